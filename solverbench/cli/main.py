@@ -112,8 +112,7 @@ def _misused(error: click.UsageError, command: str) -> str:
     remedy = f"see '{command} --help'"
     if isinstance(error, click.NoSuchOption):
         said = f"no such option {error.option_name}"
-        known = [name for each in error.ctx.command.params for name in each.opts] if error.ctx is not None else []
-        names = {name.lstrip("-"): name for name in known if name.startswith("--")}
+        names = {name.lstrip("-"): name for name in _options(error) if name.startswith("--")}
         remedy = suggest(error.option_name.lstrip("-"), names, remedy)
         remedy = re.sub(r"did you mean '([^']*)'", lambda found: f"did you mean {names[found[1]]}", remedy)
     elif error.ctx is not None and (word := re.fullmatch("No such command '(.*)'.?", said)) is not None:
@@ -121,7 +120,13 @@ def _misused(error: click.UsageError, command: str) -> str:
         remedy = suggest(word[1], error.ctx.command.list_commands(error.ctx), remedy)
     elif meant:
         remedy = f"did you mean {meant} See '{command} --help'"
+    elif (word := re.fullmatch(r"Got unexpected extra arguments? \((\S*)\)", said)) and "--teacher" in _options(error):
+        remedy = f"did you mean --teacher {word[1]}? See '{command} --help'"
     return f"{command}: {said[0].lower()}{said[1:].rstrip('.')}; {remedy}"
+
+
+def _options(error: click.UsageError) -> list[str]:
+    return [name for each in error.ctx.command.params for name in each.opts] if error.ctx is not None else []
 
 
 def _memory(error: Exception) -> str:

@@ -320,6 +320,11 @@ SEE = "ee 'solverbench {} --help'"
         ("store stat", "store: no such command 'stat'", f"did you mean 'status'? S{SEE.format('store')}"),
         ("run --nfe", "run: option '--nfe' requires an argument", SEE.format("run")),
         ("sample dpm", "sample: missing option '--nfe'", SEE.format("sample")),
+        (
+            "recommend digits --nfe 4",
+            "recommend: got unexpected extra argument (digits)",
+            f"did you mean --teacher digits? S{SEE.format('recommend')}",
+        ),
     ],
 )
 def test_a_wrong_word_is_one_line(words, said, remedy):

@@ -134,7 +134,8 @@ def test_a_file_and_a_package_of_one_name_clash_unless_they_are_the_same(package
     other.write_text(GOOD)
     registries.solvers.withdraw("good")
     sb.load_plugin(other)
-    with pytest.raises(PluginError, match=r"solver 'good': offered by file .*other.py and package offered 1.0; leave out --plugin, or rename one"):
+    why = r"solver 'good': offered by file .*other.py and package offered 1.0; leave out --plugin, or rename one"
+    with pytest.raises(PluginError, match=why):
         sb.make("good")
 
 
