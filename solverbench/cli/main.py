@@ -60,7 +60,7 @@ class Lines(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command; nothing that it prints is obeyed by a terminal."""
         self.whole = not args and extra.get("args") is None
-        with terminal.escaped():
+        with terminal.escaped(), terminal.noted():
             return super().main(*args, **extra)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:

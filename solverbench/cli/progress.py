@@ -71,15 +71,14 @@ class Pace:
 
     @property
     def text(self) -> str:
-        """The images done and to do, the rate and the time left; a share of the calls while no image is done."""
-        left = "" if self.left is None else f", {duration(self.left)} left"
-        if not self.done_images:
-            return f"{self.done_calls / max(self.calls, 1):.0%} of the network calls{left}"
-        return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
+        """The images done and to do, their rate, and the time left; no images while a reference is measured."""
+        images = f"{self.done_images}/{self.images} images, {self.rate:.0f}/s" if self.done_images else ""
+        return ", ".join(filter(None, (images, "" if self.left is None else f"{duration(self.left)} left")))
 
     def __str__(self) -> str:
-        """Return the progress of the whole run."""
-        return f"whole run: {self.text}"
+        """Return the progress of the whole run; as a share of the calls while there are no images."""
+        share = "" if self.done_images else f"{self.done_calls / max(self.calls, 1):.0%} of the network calls, "
+        return f"whole run: {share}{self.text}".rstrip(", ")
 
 
 def _expected(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -82,6 +83,25 @@ def escaped() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+class _Notes(logging.Handler):
+    """Prints what this package logs on stderr, in lines as wide as the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        room = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+        click.echo("\n".join(wrapped(record.getMessage(), room)), err=True)
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Print warnings that this package logs, such as on how a teacher was read, in this context."""
+    handler, logger = _Notes(logging.WARNING), logging.getLogger("solverbench")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def raw(stream: TextIO | Escaped) -> TextIO:

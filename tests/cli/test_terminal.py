@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import logging
 import re
 import sys
 
@@ -129,6 +130,18 @@ def test_a_plan_breaks_lines_between_columns_and_words_alone():
     assert f"{spec} nfe=3 on digits" in narrow
     assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(wide).split())
     assert [line for line in narrow if line.endswith(("-", ":", "="))] == ["    unsupported  -             -"]
+
+
+@pytest.mark.parametrize(("is_terminal", "lines"), [(True, 4), (False, 1)])
+def test_what_the_package_logs_is_as_wide_as_the_terminal(monkeypatch, is_terminal, lines):
+    monkeypatch.setattr(sys, "stderr", Stream(is_terminal))
+    monkeypatch.setenv("COLUMNS", "40")
+    with terminal.noted():
+        logging.getLogger("solverbench.teachers.loading").warning("%s", "a note on a teacher " * 6)
+    said = sys.stderr.getvalue().splitlines()
+    assert len(said) == lines
+    assert not is_terminal or max(map(len, said)) <= 40
+    assert not logging.getLogger("solverbench").handlers
 
 
 @pytest.mark.parametrize(
