@@ -19,6 +19,8 @@ from solverbench.teachers.teacher import Teacher
 
 FEWER = 0.9
 """Share of the error of an output of zeros, at some level, below which the network's output says something."""
+NAMED = {ours: theirs for theirs, ours in DIFFUSERS.items()}
+"""Predictions as diffusers calls them."""
 
 
 @lru_cache(maxsize=2)
@@ -130,9 +132,6 @@ def _fix(teacher: Teacher, now: str) -> str:
     if _configured(teacher):
         return f'prediction_type in {SCHEDULER} may have to be "{NAMED[now]}"'
     return f'give predicts="{now}"' if isinstance(teacher.denoise, Adapted) else "convert it (sb.Adapted does)"
-
-
-NAMED = {ours: theirs for theirs, ours in DIFFUSERS.items()}
 
 
 def _times(network: Adapted) -> Iterator[tuple[str, Denoiser]]:
