@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -285,16 +286,19 @@ def level_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
         return unrounded(trace(ready, grid, check=False), trials.network, trials.start(own)).square().sum()
 
     leaf = logs.clone().requires_grad_()
-    found = value(leaf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of a conversion to a number: it is told below
+        found = value(leaf)
+        where = suspects.conversion(ready, lambda: value(leaf))
     if not found.requires_grad:
-        raise Failed("the sample carries no gradient; keep levels as tensors, no .item()")
+        raise Failed(f"{where}the sample carries no gradient; keep levels as tensors, no .item()")
     (gradient,) = torch.autograd.grad(found, leaf)
     lost = [n for n, part in enumerate(gradient.tolist()) if part == 0 or not math.isfinite(part)]
     with torch.no_grad():
         still = value(logs)
         unused = [n for n in lost if ready.block > 1 and torch.equal(value(logs + 1e-3 * (place == n)), still)]
     if lost := sorted(set(lost) - set(unused)):
-        raise Failed(f"no finite gradient at levels {lost}; keep coefficients as tensors")
+        raise Failed(f"{where}no finite gradient at levels {lost}; keep coefficients as tensors")
     with torch.no_grad():
         step = 1e-5
         expected = float(value(logs + step * along) - value(logs - step * along)) / (2 * step)

@@ -90,13 +90,13 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
             allowed += _rounding(solver, network, x, grid, by_loop)
         error = gap / size
         if calls != tableau.nfe or not math.isfinite(error) or gap > allowed:
-            differ = (
-                f"loop and tableau differ on a random network (relative {error:.1e}, {calls} and {tableau.nfe} calls)"
-            )
-            why = suspects.cause(solver, partial(sampled, solver, plain(network), x, grid))
+            counts = "" if calls == tableau.nfe else f", {calls} and {tableau.nfe} calls"
+            differ = f"loop and tableau differ on a random network (relative {error:.1e}{counts})"
+            run = partial(sampled, solver, plain(network), x, grid)
+            why = suspects.cause(solver, run, x.shape, fixed=calls == tableau.nfe)
             if why is None and calls != tableau.nfe:
                 why = "the number of calls depends on the values, as with an adaptive step size", suspects.FIXED
-            wrong, remedy = why or ("", "combine x and the outputs linearly, without branches on their values")
+            wrong, remedy = why or ("", f"{suspects.LINEARLY}, without branches on their values")
             raise NotLinearError(asked=solver.spec, wrong=f"{wrong}: {differ}" if wrong else differ, remedy=remedy)
     _checked.add(seen)
 

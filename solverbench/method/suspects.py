@@ -28,6 +28,25 @@ RANDOM = frozenset(
 )  # fmt: skip
 """Names of torch's functions and methods that draw random numbers."""
 
+NONLINEAR = frozenset(
+    {
+        "abs", "absolute", "amax", "amin", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "cos", "erf", "exp", "expm1",
+        "floor", "ge", "gt", "le", "linalg_norm", "linalg_vector_norm", "log", "log1p", "lt", "max", "maximum", "min",
+        "minimum", "nan_to_num", "norm", "normalize", "pow", "quantile", "reciprocal", "relu", "round", "rsqrt", "sigmoid",
+        "sign", "sin", "softmax", "sqrt", "square", "std", "tanh", "var", "vector_norm", "where",
+    }
+)  # fmt: skip
+"""Names of torch's functions and methods that are not linear in an image."""
+
+PRODUCTS = frozenset({"bmm", "div", "divide", "einsum", "matmul", "mul", "multiply", "rdiv", "true_divide", "truediv"})
+"""Names of those that are not linear in two images."""
+
+CONVERSIONS = frozenset({"array", "detach", "float", "int", "item", "numpy", "tolist"})
+"""Names of those whose result carries no gradient."""
+
+LINEARLY = "combine x and the outputs linearly, with numbers made from grid.sigmas"
+"""Remedy for a loop that does something else with them."""
+
 DETERMINISTIC = (
     "solvers here are deterministic: leave the noise out, as ancestral sampling, SDE solvers and churn do with eta = 0"
 )
@@ -36,23 +55,32 @@ DETERMINISTIC = (
 FIXED = "end it at grid.steps: the grid fixes the steps, an adaptive step size can't be run"
 """Remedy for a loop that doesn't end, or whose number of calls depends on values."""
 
+NETWORK = "solverbench.method.loops"
+"""Module whose denoiser calls the network, which is not linear."""
+
 GROSS = 1e-6
 """Deviation, as a share of the largest weight, from which a tableau doesn't keep a constant image; float32 coefficients
 deviate by 1e-7."""
 
 
 class _Watch(TorchFunctionMode):
-    """Record the first random draw and the first result below float64 in a loop, each as (name, FILE:LINE).
+    """Record the first operation of some kinds in a loop, each as (name, FILE:LINE).
+
+    They are a random draw, a result below float64, an operation that isn't linear in images, and one that turns a tensor
+    with gradient into a number without.
 
     Args:
         module: module of the loop's class.
+        shape: shape of its states.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, shape: torch.Size) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.shape = module, shape
         self.random: tuple[str, str] | None = None
         self.narrow: tuple[str, str] | None = None
+        self.nonlinear: tuple[str, str] | None = None
+        self.converted: tuple[str, str] | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,25 +92,40 @@ class _Watch(TorchFunctionMode):
         floating = isinstance(found, Tensor) and found.is_floating_point()
         if self.narrow is None and floating and found.dtype != torch.float64 and (place := self._place()):
             self.narrow = name, place
+        if self.nonlinear is None and self._bends(name.strip("_"), args) and (place := self._place()):
+            self.nonlinear = name.strip("_"), place
+        with_gradient = any(isinstance(each, Tensor) and each.requires_grad for each in args)
+        if self.converted is None and with_gradient and name.strip("_") in CONVERSIONS and (place := self._place()):
+            self.converted = name.strip("_"), place
         return found
 
+    def _bends(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Return whether an operation isn't linear in the states among its arguments."""
+        count = sum(isinstance(each, Tensor) and each.shape == self.shape for each in args)
+        return (count > 0 and name in NONLINEAR) or (count > 1 and name in PRODUCTS)
+
     def _place(self) -> str:
-        """Return FILE:LINE of the innermost frame in the loop's module; empty if there is none."""
+        """Return FILE:LINE of the innermost frame in the loop's module; empty in a call of the network."""
         frame = inspect.currentframe()
-        while frame is not None:
+        while frame is not None and frame.f_globals.get("__name__") != NETWORK:
             if frame.f_globals.get("__name__") == self.module:
                 return f"{frame.f_code.co_filename}:{frame.f_lineno}"
             frame = frame.f_back
         return ""
 
 
-def cause(solver: Solver, run: Callable[[], Tensor]) -> tuple[str, str] | None:
+def cause(
+    solver: Solver, run: Callable[[], Tensor], shape: torch.Size, *, fixed: bool = True
+) -> tuple[str, str] | None:
     """Return why a solver's loop is no fixed linear combination, and what to do; None if it isn't known.
 
     Args:
         run: runs the loop on the same input each time and returns its sample.
+        shape: shape of the states in it.
+        fixed: whether the loop makes the calls that it is traced with. If not, what it computes to decide on more of
+            them isn't the cause.
     """
-    watch = _Watch(type(solver).__module__)
+    watch = _Watch(type(solver).__module__, shape)
     try:
         with torch.no_grad():
             with watch:
@@ -104,7 +147,24 @@ def cause(solver: Solver, run: Callable[[], Tensor]) -> tuple[str, str] | None:
             f"{_at(place)}levels or coefficients are in float32 or below ({name})",
             "keep them in float64, as grid.sigmas is",
         )
+    if watch.nonlinear is not None and fixed:
+        name, place = watch.nonlinear
+        if name in PRODUCTS:
+            return f"{_at(place)}the loop multiplies or divides states or outputs by each other ({name})", LINEARLY
+        return f"{_at(place)}the loop applies {name} to a state or an output, which isn't linear", LINEARLY
     return None
+
+
+def conversion(solver: Solver, run: Callable[[], Tensor]) -> str:
+    """Return where a solver's loop turns a level or a coefficient into a number without gradient; empty if nowhere.
+
+    Args:
+        run: runs the loop on levels that carry gradient.
+    """
+    watch = _Watch(type(solver).__module__, torch.Size())
+    with watch:
+        run()
+    return "" if watch.converted is None else f"{_at(watch.converted[1])}{watch.converted[0]}() of a level: "
 
 
 def _at(place: str) -> str:

@@ -132,7 +132,8 @@ def _unfit(solver: Solver, grid: Grid) -> NotLinearError:
         sample = sampled(solver, tape, tape.unit(0), grid)
         return torch.stack([*tape.rows, sample])
 
-    wrong, remedy = suspects.cause(solver, run) or (
+    shape = torch.Size([most_calls(grid) + 1])
+    wrong, remedy = suspects.cause(solver, run, shape) or (
         f"{registries.origin(type(solver).integrate)}: adds to a state what is neither x nor an earlier output",
         "combine x and the outputs linearly, without constants",
     )

@@ -551,6 +551,12 @@ def test_a_sound_solver_passes_and_what_it_doesn_t_declare_is_said(cls, monkeypa
     assert all(each.finding for each in found)
 
 
+@pytest.mark.parametrize(("cls", "said"), [(Itemising, "tolist"), (Detaching, "detach")])
+def test_a_lost_gradient_is_told_with_the_line_that_loses_it(cls, said):
+    (check,) = (check for check in conformance.checks(cls) if check.name == "level_gradients")
+    assert re.search(rf"test_planted\.py:\d+: {said}\(\) of a level: ", check.outcome().finding)
+
+
 @pytest.mark.parametrize(("cls", "name"), CAUGHT, ids=[f"{cls.__name__}-{name}" for cls, name in CAUGHT])
 def test_a_planted_bug_is_caught(cls, name):
     (check,) = (check for check in conformance.checks(cls) if check.name == name)

@@ -77,7 +77,20 @@ WRONG = {
     "float32": (
         f"s = s.float()\n{EULER}", "s = s.float()",
         r"levels or coefficients are in float32 or below \(float\): loop and tableau differ on a random network "
-        r"\(relative .*e-0[78], 4 and 4 calls\); keep them in float64, as grid.sigmas is",
+        r"\(relative .*e-0[78]\); keep them in float64, as grid.sigmas is",
+    ),
+    "clipped outputs": (
+        EULER.replace("denoise(x, s)", "denoise(x, s).clamp(-1, 1)"), "clamp",
+        r"the loop applies clamp to a state or an output, which isn't linear: loop and tableau differ on a random network "
+        r"\(relative [^,]*\); combine x and the outputs linearly, with numbers made from grid\.sigmas",
+    ),
+    "outputs of one norm": (
+        "d = denoise(x, s)\nd = d / d.norm()\n" + EULER.replace("denoise(x, s)", "d"), "d.norm()",
+        "the loop applies norm to a state or an output",
+    ),
+    "a product of outputs": (
+        "d = denoise(x, s)\nx = x + 1e-2 * d * d\n" + EULER.replace("denoise(x, s)", "d"), "d * d",
+        r"the loop multiplies or divides states or outputs by each other \(mul\)",
     ),
     "x0 taken for the noise": (
         "x = x + (t - s) * denoise(x, s)", "def integrate",
