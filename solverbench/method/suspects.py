@@ -30,10 +30,10 @@ RANDOM = frozenset(
 
 NONLINEAR = frozenset(
     {
-        "abs", "absolute", "amax", "amin", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "cos", "erf", "exp", "expm1",
-        "floor", "ge", "gt", "le", "linalg_norm", "linalg_vector_norm", "log", "log1p", "lt", "max", "maximum", "min",
-        "minimum", "nan_to_num", "norm", "normalize", "pow", "quantile", "reciprocal", "relu", "round", "rsqrt", "sigmoid",
-        "sign", "sin", "softmax", "sqrt", "square", "std", "tanh", "var", "vector_norm", "where",
+        "abs", "absolute", "amax", "amin", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "cos", "erf", "exp",
+        "expm1", "floor", "ge", "gt", "le", "linalg_norm", "linalg_vector_norm", "log", "log1p", "lt", "max", "maximum",
+        "min", "minimum", "nan_to_num", "norm", "normalize", "pow", "quantile", "reciprocal", "relu", "round", "rsqrt",
+        "sigmoid", "sign", "sin", "softmax", "sqrt", "square", "std", "tanh", "var", "vector_norm", "where",
     }
 )  # fmt: skip
 """Names of torch's functions and methods that are not linear in an image."""
@@ -66,8 +66,8 @@ deviate by 1e-7."""
 class _Watch(TorchFunctionMode):
     """Record the first operation of some kinds in a loop, each as (name, FILE:LINE).
 
-    They are a random draw, a result below float64, an operation that isn't linear in images, and one that turns a tensor
-    with gradient into a number without.
+    They are a random draw, a result below float64, an operation that isn't linear in images, and one that turns a
+    tensor with gradient into a number without.
 
     Args:
         module: module of the loop's class.
@@ -95,7 +95,12 @@ class _Watch(TorchFunctionMode):
         if self.nonlinear is None and self._bends(name.strip("_"), args) and (place := self._place()):
             self.nonlinear = name.strip("_"), place
         with_gradient = any(isinstance(each, Tensor) and each.requires_grad for each in args)
-        if self.converted is None and with_gradient and name.strip("_") in CONVERSIONS and (place := self._place()):
+        if (
+            self.converted is None
+            and with_gradient
+            and name.strip("_") in CONVERSIONS
+            and (place := self._place(own=True))
+        ):
             self.converted = name.strip("_"), place
         return found
 
@@ -104,12 +109,18 @@ class _Watch(TorchFunctionMode):
         count = sum(isinstance(each, Tensor) and each.shape == self.shape for each in args)
         return (count > 0 and name in NONLINEAR) or (count > 1 and name in PRODUCTS)
 
-    def _place(self) -> str:
-        """Return FILE:LINE of the innermost frame in the loop's module; empty in a call of the network."""
+    def _place(self, *, own: bool = False) -> str:
+        """Return FILE:LINE of the innermost frame in the loop's module; empty in a call of the network.
+
+        Args:
+            own: whether to return nothing for what code of this package does for the loop.
+        """
         frame = inspect.currentframe()
-        while frame is not None and frame.f_globals.get("__name__") != NETWORK:
-            if frame.f_globals.get("__name__") == self.module:
+        while frame is not None and (module := frame.f_globals.get("__name__", "")) != NETWORK:
+            if module == self.module:
                 return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            if own and module != __name__ and module.partition(".")[0] == "solverbench":
+                return ""
             frame = frame.f_back
         return ""
 

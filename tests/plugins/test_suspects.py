@@ -81,8 +81,8 @@ WRONG = {
     ),
     "clipped outputs": (
         EULER.replace("denoise(x, s)", "denoise(x, s).clamp(-1, 1)"), "clamp",
-        r"the loop applies clamp to a state or an output, which isn't linear: loop and tableau differ on a random network "
-        r"\(relative [^,]*\); combine x and the outputs linearly, with numbers made from grid\.sigmas",
+        r"the loop applies clamp to a state or an output, which isn't linear: loop and tableau differ on a random "
+        r"network \(relative [^,]*\); combine x and the outputs linearly, with numbers made from grid\.sigmas",
     ),
     "outputs of one norm": (
         "d = denoise(x, s)\nd = d / d.norm()\n" + EULER.replace("denoise(x, s)", "d"), "d.norm()",
