@@ -634,7 +634,7 @@
   if (state.across !== "nfe" && !known[state.across]) state.across = "nfe";
   choice($("across"), Object.entries(ACROSS).filter(([key]) => key === "nfe" || known[key]).map(([key, [text]]) => [key, text]), state.across,
     (value) => { state.across = value; kept.set("across", value); drawChart(); });
-  choice($("scale"), [["own", "usual scale"], ["log", "log"], ["linear", "linear"]], state.scale,
+  choice($("scale"), [["own", "automatic scale"], ["log", "log"], ["linear", "linear"]], state.scale,
     (value) => { state.scale = value; kept.set("scale", value); drawChart(); });
   for (const table of document.querySelectorAll("table.sortable")) sortable(table);
   for (const table of document.querySelectorAll("table.numbers")) gridKeys(table);

@@ -65,7 +65,7 @@ class PlannedCell:
     @property
     def remark(self) -> str:
         """What there is to say about it: the reason, or that its time holds what others use."""
-        return self.reason or ("with the teacher's own samples, for all rows" if self.own else "")
+        return self.reason or ("includes the teacher's own samples, which all rows use" if self.own else "")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the planned cell as plain JSON values."""
@@ -155,7 +155,7 @@ class RunPlan:
             width: characters in a line of the terminal; longer lines of cells are broken, never within a name or a
                 spec. If None, no line is broken.
         """
-        table = [("cell", "status", "blocks to do", "estimate", "")]
+        table = [("cell", "status", "blocks to do", "estimate", "remark")]
         for each in self.cells:
             blocks = (
                 f"{each.blocks_missing} of {each.blocks_done + each.blocks_missing}" if each.blocks_missing else "-"
@@ -168,7 +168,10 @@ class RunPlan:
         counted = _counted(Counter(each.status for each in self.cells))
         more.append(f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work")
         if self.asked > self.needed:
-            more.append(f"network calls per image, summed over cells: {self.asked} requested, {self.needed} needed")
+            more.append(
+                f"network calls per image: {self.needed}, as solvers share equal first calls; "
+                f"{self.asked} if each cell ran alone"
+            )
         told = [] if self.detection is None else ["", *map(printable, self.detection.lines())]
         return "\n".join([*lines, *(each for line in more for each in wrapped(printable(line), width)), *told])
 

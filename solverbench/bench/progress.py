@@ -75,8 +75,10 @@ class Silent:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as human-readable text: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Return seconds as human-readable text: `< 1 s`, `45 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = round(seconds)
+    if whole < 1 and seconds > 0:
+        return "< 1 s"
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -92,22 +92,21 @@ class _Watch(TorchFunctionMode):
         floating = isinstance(found, Tensor) and found.is_floating_point()
         if self.narrow is None and floating and found.dtype != torch.float64 and (place := self._place()):
             self.narrow = name, place
-        if self.nonlinear is None and self._bends(name.strip("_"), args) and (place := self._place()):
-            self.nonlinear = name.strip("_"), place
-        with_gradient = any(isinstance(each, Tensor) and each.requires_grad for each in args)
-        if (
-            self.converted is None
-            and with_gradient
-            and name.strip("_") in CONVERSIONS
-            and (place := self._place(own=True))
-        ):
-            self.converted = name.strip("_"), place
+        name = name.strip("_")
+        if self.nonlinear is None and self._bends(name, args) and (place := self._place()):
+            self.nonlinear = name, place
+        if self.converted is None and self._converts(name, args) and (place := self._place(own=True)):
+            self.converted = name, place
         return found
 
     def _bends(self, name: str, args: tuple[Any, ...]) -> bool:
         """Return whether an operation isn't linear in the states among its arguments."""
         count = sum(isinstance(each, Tensor) and each.shape == self.shape for each in args)
         return (count > 0 and name in NONLINEAR) or (count > 1 and name in PRODUCTS)
+
+    def _converts(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Return whether an operation loses the gradient of an argument."""
+        return name in CONVERSIONS and any(isinstance(each, Tensor) and each.requires_grad for each in args)
 
     def _place(self, *, own: bool = False) -> str:
         """Return FILE:LINE of the innermost frame in the loop's module; empty in a call of the network.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,15 @@ ROUGH = 1 / 255
 
 SHARE = 10
 """An RMSE below this many times the error of its reference is marked."""
+
+
+def more(calls: int, error: float) -> int:
+    """Return a number of calls that is likely to bring the error below `ROUGH`, if it falls with their square.
+
+    It is at least twice and at most ten times `calls`.
+    """
+    factor = min(max((error / ROUGH) ** 0.5, 2.0), 10.0)
+    return math.ceil(factor * calls / 10) * 10
 
 
 def unconverged(name: str, calls: int, error: float) -> dict[str, str]:
@@ -23,9 +33,9 @@ def unconverged(name: str, calls: int, error: float) -> dict[str, str]:
     """
     return {
         "asked": f"the reference of {name} isn't converged",
-        "wrong": f"its error is {error:.2g} RMSE, above {ROUGH:.2g}, half the step of an 8-bit pixel, so a smaller "
-        "difference between solvers decides nothing",
-        "remedy": f"give the teacher's sampler more calls, as in sampler_nfe={2 * calls}, or take another (sampler)",
+        "wrong": f"its error is {error:.2g} RMSE, so differences between solvers below {error:.2g} decide nothing; "
+        f"below {ROUGH:.2g}, half the step of an 8-bit pixel, it would count as converged",
+        "remedy": f"give the teacher's sampler more calls, as in sampler_nfe={more(calls, error)}, or another sampler",
     }
 
 

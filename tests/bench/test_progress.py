@@ -160,7 +160,7 @@ def test_a_terminal_whose_cursor_does_not_move_gets_lines(monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
+    [(0, "0 s"), (0.4, "< 1 s"), (59.4, "59 s"), (200, "3 min 20 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
 )
 def test_durations_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text

@@ -82,7 +82,8 @@ def test_a_reference_of_few_calls_is_not_converged_and_the_run_says_so(results):
     result, heard = results[10]
     [line] = [line for line in heard.lines if "reference" in line]
     assert line.startswith("the reference of toy isn't converged: its error is 0.0")
-    assert line.endswith("give the teacher's sampler more calls, as in sampler_nfe=20, or take another (sampler)")
+    likely = told.more(10, rmse(result.frame, "unipc", 10)["reference_error"])
+    assert line.endswith(f"give the teacher's sampler more calls, as in sampler_nfe={likely}, or another sampler")
     assert result.summary().count(line) == 1
     assert "reference-error" not in result.summary()  # the cells are in one sentence
     record = reports.load(result.folder).record
@@ -98,6 +99,13 @@ def test_a_reference_of_few_calls_is_not_converged_and_the_run_says_so(results):
     others = result.frame[result.frame.metric != "rmse_teacher"]
     assert set(others["flags"]) == {""}  # they have references of their own
     assert others.reference_error.isna().all()
+
+
+def test_the_calls_that_are_suggested_are_likely_to_do():
+    """The error falls with the square of the calls at least; twice to ten times as many are suggested."""
+    assert told.more(40, 0.089) == 200
+    assert told.more(10, 1.01 * told.ROUGH) == 20
+    assert told.more(10, 5.0) == 100
 
 
 def test_a_reference_of_many_calls_is_converged(results):

@@ -433,7 +433,7 @@ def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
     # 80 images by 3 calls, and the teacher's own 8 for each image, which only the first cell has to make.
     assert [each.calls for each in fresh.cells] == [80 * (3 + 8), 80 * 4, 0, 80 * 4, 0, 0]
     assert [each.own for each in fresh.cells] == [80 * 8, 0, 0, 0, 0, 0]
-    assert fresh.summary().count("with the teacher's own samples, for all rows") == 1
+    assert fresh.summary().count("includes the teacher's own samples, which all rows use") == 1
     assert fresh.seconds > 0
 
     run(out, solvers="dpm", nfe=3)

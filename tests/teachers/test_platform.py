@@ -306,7 +306,7 @@ def test_prompts_are_the_lines_of_a_file(tmp_path):
     assert (condition.prompts, condition.guidance, condition.negative) == (("a cat", "a dog"), 7.5, "blurry")
     with pytest.raises(UserError, match="has 2 prompts, but 30000 are asked for; give more, or another prompt_count"):
         text_model(path, prompt_count=30_000)
-    with pytest.raises(UserError, match="needs prompts; give prompts=FILE"):
+    with pytest.raises(UserError, match="needs prompts; add :prompts=FILE"):
         text_model(None)
     with pytest.raises(MissingError, match=r"sd:prompts=\S*none\.txt: can't be read"):
         text_model(tmp_path / "none.txt")

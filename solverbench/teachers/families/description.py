@@ -162,7 +162,7 @@ class Description:
         if self.prompts is None:
             raise UserError(
                 asked=self.name, wrong="needs prompts",
-                remedy="give prompts=FILE, a text file with one prompt per line, or prompts=small, a set of 64",
+                remedy="add :prompts=FILE to it, a text file with one prompt per line, or :prompts=small, a set of 64",
             )  # fmt: skip
         try:
             told = prompt_sets.read(self.prompts)
