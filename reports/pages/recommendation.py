@@ -105,7 +105,7 @@ def page(given: Fields, scripts: Mapping[int, str], bundle: Bundle, folder: Path
         "figures": [Markup(text) for text in _figures(given, bundle)],
         "explained": _explained(given, bundle),
         "images": list(_images(given, bundle)),
-        "notes": given["notes"],
+        "notes": [note.replace(NAME, "this page") for note in given["notes"]],
         "cost": given["cost"],
         "spent": _spent(given["cost"]),
         "candidates": [_candidate(row) for row in rows],

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from solverbench import files
+from solverbench import files, registries
 from solverbench.bench.run import RunResult
 from solverbench.choice import usage
 from solverbench.choice.candidates import Field
@@ -128,7 +128,9 @@ def _rows(race: Race, nfe: int) -> Iterator[dict[str, Any]]:
 
 
 def _notes(field: Field, picks: Sequence[Pick], by: str) -> list[str]:
-    found = [*field.notes]
+    specs = dict.fromkeys(pick.spec for pick in picks)
+    found = [f"{spec}: {registries.solvers.about(spec.partition(':')[0])}" for spec in specs]
+    found += field.notes
     if (count := len(field.left_out)) > 0:
         said = f"{count} combination{'s' * (count > 1)} of solver, grid and number of calls can't take part"
         found.append(f"{said}; {PAGE} has the reason of each")

@@ -162,8 +162,8 @@ def teacher(name: str) -> str:
     return "\n".join(lines)
 
 
-def doctor(out: Path) -> Iterator[tuple[bool, str]]:
-    """Yield (whether it is in order, a line on it) for each requirement of a run."""
+def doctor(out: Path) -> Iterator[tuple[bool | None, str]]:
+    """Yield (whether it is in order, a line on it) for each requirement of a run; None for an absent extra."""
     yield True, f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
     for package in ("torch", "numpy", "scipy", "pandas", "seaborn", "torchdiffeq", "safetensors"):
         yield True, f"{package} {importlib.metadata.version(package)}"
@@ -171,9 +171,9 @@ def doctor(out: Path) -> Iterator[tuple[bool, str]]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield True, f"CUDA: {', '.join(devices) or 'no device; runs use the CPU'}"
     for name, extra in extras.EXTRAS.items():
-        lacking = f"not installed (optional: {extras.install(name)})"
-        there = "installed" if importlib.util.find_spec(extra.module) is not None else lacking
-        yield True, f"extra {name}, for {extra.purpose}: {there}"
+        there = importlib.util.find_spec(extra.module) is not None
+        said = "installed" if there else f"not installed ({extras.install(name)})"
+        yield there or None, f"extra {name}, for {extra.purpose}: {said}"
     for name in registries.teachers:
         yield _attempt(f"teacher {name}", lambda name=name: f"identity {load_teacher(name).identity[:12]}")
     tried = {name: _attempt(f"solver {name}", lambda name=name: make(name).spec) for name in registries.solvers}

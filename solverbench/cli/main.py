@@ -375,9 +375,13 @@ def doctor(out: str) -> None:
     from solverbench.cli import describe
 
     checks = list(describe.doctor(Path(out)))
+    marks = {True: "ok", False: "FAIL", None: "-"}
     for good, line in checks:
-        terminal.say(f"{'ok  ' if good else 'FAIL'}  {line}")
-    sys.exit(0 if all(good for good, _ in checks) else 4)
+        terminal.say(f"{marks[good]:<4}  {line}")
+    failed, absent = (sum(good is each for good, _ in checks) for each in (False, None))
+    told = f"{failed} of these checks failed" if failed else "everything needed is there"
+    terminal.say(f"{told}; optional extras that aren't installed: {absent or 'none'}")
+    sys.exit(4 if failed else 0)
 
 
 main.add_command(teachers)

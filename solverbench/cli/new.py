@@ -26,3 +26,4 @@ def new(kind: str, name: str, folder: str) -> None:
         click.echo(path)
     module = next(path for path in written if path.name == f"{name}.py")
     click.echo(f"to check it, run: solverbench check {module}")
+    click.echo(f"{module.parent / 'README.md'} has the next steps")

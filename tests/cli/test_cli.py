@@ -299,6 +299,9 @@ def test_doctor_finds_a_working_installation_well(tmp_path):
     result = invoke("doctor", "--out", tmp_path / "runs")
     assert result.exit_code == 0, result.output
     assert "FAIL" not in result.stdout
+    assert result.stdout.splitlines()[-1].startswith(
+        "everything needed is there; optional extras that aren't installed: "
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "train", "sample", "report", "list", "info", "doctor"])

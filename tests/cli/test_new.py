@@ -29,7 +29,10 @@ def folder(tmp_path_factory):
     for kind, name in NAMES.items():
         result = invoke("new", kind, name, "--to", folder)
         assert result.exit_code == 0, result.output
-        assert result.stdout.splitlines()[-1] == f"to check it, run: solverbench check {folder / name / name}.py"
+        assert result.stdout.splitlines()[-2:] == [
+            f"to check it, run: solverbench check {folder / name / name}.py",
+            f"{folder / name}/README.md has the next steps",
+        ]
     return folder
 
 

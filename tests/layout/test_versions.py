@@ -88,4 +88,4 @@ def test_doctor_says_that_torch_is_newer_and_is_well(tmp_path, monkeypatch):
     assert result.exit_code == 0
     assert f"ok    {tested.newer('2.99.0')[0]}\n" in result.stdout
     for name, extra in extras.EXTRAS.items():
-        assert f"ok    extra {name}, for {extra.purpose}: " in result.stdout
+        assert f"  extra {name}, for {extra.purpose}: " in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -196,12 +197,14 @@ def reference(outcomes: Sequence[Outcome]) -> list[str]:
         if marked:
             found.append(
                 f"{len(marked)} of {several(own)} on {teacher.shown} have an RMSE below {SHARE} times the error of "
-                f"their reference, {told.error:.2g}, and so are partly that error: {_grouped(marked)}"
+                f"their reference, {told.error:.2g}, and so are partly that error"
+                + (f": {_grouped(marked)}" if len(marked) < len(own) else "")
             )
         if pairs := _alike(own, told.error):
+            every = pairs == _alike(own, math.inf)
             found.append(
-                f"on {teacher.shown} these differences of RMSE are {BELOW_ERROR}, {told.error:.2g}, and decide "
-                f"nothing: {pairs}"
+                f"on {teacher.shown} {'all' if every else 'these'} differences of RMSE are {BELOW_ERROR}, "
+                f"{told.error:.2g}, and decide nothing" + ("" if every else f": {pairs}")
             )
     return found
 

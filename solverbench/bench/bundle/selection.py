@@ -28,9 +28,12 @@ def settled(outcomes: Sequence[Outcome], protocol: Protocol, options: RunOptions
 def name(outcomes: Sequence[Outcome], options: RunOptions) -> str:
     """Return the name of the report's folder: a slug and a short hash of the selection; expects settled options."""
     selection = _selection(outcomes, options)
-    words = "-".join([*selection["teachers"], *selection["solvers"], "nfe", *spans(selection["nfe"])])
-    slug = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")[:60]
-    return f"{slug}-{files.digest(selection)[:8]}"
+    head, tail = (
+        re.sub(r"[^a-z0-9.]+", "-", "-".join(words).lower()).strip("-")
+        for words in ([*selection["teachers"], *selection["solvers"]], ["nfe", *spans(selection["nfe"])])
+    )
+    tail = tail[:30].strip("-")
+    return f"{head[: 59 - len(tail)].strip('-')}-{tail}-{files.digest(selection)[:8]}"
 
 
 def _selection(outcomes: Sequence[Outcome], options: RunOptions) -> dict[str, Any]:
