@@ -19,7 +19,7 @@ def more(calls: int, error: float) -> int:
 
     It is at least twice and at most ten times `calls`.
     """
-    factor = min(max((error / ROUGH) ** 0.5, 2.0), 10.0)
+    factor = min(max(math.sqrt(error / ROUGH), 2.0), 10.0)
     return math.ceil(factor * calls / 10) * 10
 
 
