@@ -15,12 +15,10 @@ from markupsafe import Markup, escape
 from solverbench.reports import paired, verdicts
 from solverbench.reports.bundle import MEANINGS
 from solverbench.reports.figures.sprites import sprites
-from solverbench.reports.pages import data, tables
+from solverbench.reports.pages import data, overview, tables
 from solverbench.reports.pages.content import Lines, Numbers, Prose, Report, Section, Table
 from solverbench.reports.pages.data import short
 from solverbench.reports.pages.text import bibtex
-from solverbench.reports.parts import Part, grouped
-from solverbench.wording import BELOW_ERROR
 
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
@@ -36,7 +34,7 @@ def page(report: Report) -> str:
     context = {
         **heading(report),
         "metrics": [{"name": name, "short": short(name, record)} for name in _metrics(report)],
-        "overview": list(_overview(report)),
+        "overview": list(overview.rows(report)),
         "verdict_counts": _verdict_counts(report),
         "notes": [*_lines(report, "notes"), *(f"{mark} {text}" for mark, text in report.marks)],
         "shares": _lines(report, "bound"),
@@ -147,81 +145,6 @@ def _verdict_counts(report: Report) -> str:
         f'"{found[-1].claim}": that its distance is the lower one at these numbers of calls. Every run judges all that '
         "its cells allow."
     )
-
-
-def _overview(report: Report) -> Iterator[dict[str, Any]]:
-    """Yield who is ahead, metric by metric."""
-    labels, record = report.labels, report.bundle.record
-    for metric, table, standings in report.standings:
-        own = [(part, found, tables.entries(part)) for part, found in zip(table, standings.found, strict=True)]
-        budgets = sorted({nfe for part, _, _ in own for nfe in part.nfe})
-        rows = [
-            {"teacher": part.model + (f", part {part.number}" if part.number > 1 else ""),
-             "options": ["–" if each is None else each or "default" for each in report.axes.values(part.teacher)],
-             "cells": [_winner(part, nfe, found.get(nfe), labels, cells) for nfe in budgets]}
-            for part, found, cells in own
-        ]  # fmt: skip
-        by_pairs = all(each.paired for _, found, _ in own for each in found.values())
-        how = (
-            "its difference from every other one, paired by seed, is told apart from 0"
-            if by_pairs
-            else "its interval, or its paired difference where that is known, is told apart from every other one's"
-        )
-        yield {
-            "name": metric, "short": short(metric, record), "label": own[0][0].label, "nfe": budgets, "rows": rows,
-            "explained": f"A solver is ahead where {how}; {_OTHERWISE}{_below(standings)}{_family(standings.pairs)}",
-        }  # fmt: skip
-
-
-_OTHERWISE = (
-    "otherwise all solvers that cannot be distinguished from the best one are named. This covers sampling error only: "
-    "a learned solver trained again also changes."
-)
-
-
-def _below(standings: paired.Standings) -> str:
-    """Return the sentence about differences that are smaller than the error of the reference; empty without one."""
-    each = [one.found for own in standings.found for found in own.values() for one in found.comparisons]
-    said = paired.below_error(one.reference for one in each if one.masked)
-    return f" {said}" if said else ""
-
-
-def _family(pairs: int) -> str:
-    """Return the sentences about the correction of a table for its comparisons."""
-    if pairs < 2:
-        return ""
-    return (
-        f" Corrected for {grouped(pairs)} comparisons, every pair of solvers at each budget of this table, by Holm's "
-        "step-down: the probability that any of its statements is wrong by chance is at most .05. ahead.csv has each "
-        "comparison with the best solver and its p."
-    )
-
-
-def _winner(
-    part: Part, nfe: int, found: paired.Standing | None, labels: Sequence[str],
-    cells: Mapping[tuple[str, int], tables.Entry],
-) -> dict[str, Any]:  # fmt: skip
-    if found is None:
-        asked = nfe in part.nfe
-        return {"kind": "none", "text": "no value" if asked else "", "why": ""}
-    if found.alone:
-        return {"kind": "alone", "text": f"{found.level[0]} alone", "why": "no other solver has a value here"}
-    if not found.winner:
-        best, told = found.level[0], []
-        if len(found.level) > 1:
-            told.append(("level", found.level))
-        if found.below:
-            told.append((BELOW_ERROR, found.below if told else (best, *found.below)))
-        return {
-            "kind": "level", "text": "; ".join(f"{word}: {_few(names)}" for word, names in told),
-            "why": "; ".join(f"{word}: {', '.join(names)}" for word, names in told),
-        }  # fmt: skip
-    value = cells[found.winner, nfe].value
-    return {"kind": "won", "text": found.winner, "value": value, "index": labels.index(found.winner), "why": ""}
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _numbers(section: Section, block: Numbers, index: int, labels: Sequence[str]) -> dict[str, Any]:

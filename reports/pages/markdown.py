@@ -1,16 +1,19 @@
 """A report as Markdown: the text of report.md."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from solverbench.reports.pages import tables
+from solverbench.reports.pages import overview, tables
 from solverbench.reports.pages.content import Block, Figure, Lines, Numbers, Prose, Report, Section, Table
 from solverbench.reports.pages.tables import escape_markdown as escape
 
 
 def page(report: Report) -> str:
     """Return the text of report.md."""
-    paragraphs = [*_head(report), *(each for section in report.sections for each in _section(section))]
+    figure, *others = report.sections
+    rest = (each for section in others for each in _section(section))
+    paragraphs = [*_head(report), *_section(figure), *_ahead(report), *rest]
     lines = [line.rstrip() for paragraph in paragraphs for line in (*paragraph.split("\n"), "")]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -27,6 +30,32 @@ def _head(report: Report) -> Iterator[str]:
     )  # longer than any in the command
     yield "\n".join([fence, *report.command.splitlines(), fence])
     yield f"{report.cells} cell{'s' * (report.cells != 1)} asked for: {report.statuses}."
+
+
+def _ahead(report: Report) -> Iterator[str]:
+    """Yield who is ahead, a table for each metric; nothing if no budget has two solvers to compare."""
+    found = [
+        each
+        for each in overview.rows(report)
+        if any(cell["kind"] in ("won", "level") for row in each["rows"] for cell in row["cells"])
+    ]
+    if not found:
+        return
+    yield "## Who is ahead"
+    for each in found:
+        head = [each["label"], *report.axes.options, *(f"NFE {nfe}" for nfe in each["nfe"])]
+        rows = [
+            [escape(row["teacher"]), *map(escape, row["options"]), *map(_standing, row["cells"])]
+            for row in each["rows"]
+        ]
+        yield "\n".join(map(_line, [list(map(escape, head)), ["---"] * len(head), *rows]))
+    explained = max((each["explained"] for each in found), key=len)  # one has the sentence about the reference's error
+    yield escape(explained).replace("ahead.csv", "[ahead.csv](ahead.csv)")
+
+
+def _standing(cell: Mapping[str, Any]) -> str:
+    text = escape(cell["text"])
+    return f"**{text}** {cell['value']}" if cell["kind"] == "won" else text
 
 
 def _section(section: Section) -> Iterator[str]:

@@ -13,6 +13,7 @@ import forms
 import numpy as np
 import pandas as pd
 import pytest
+from reports_large import write
 
 from solverbench import reports
 from solverbench.reports import report as reporting
@@ -20,7 +21,7 @@ from solverbench.reports.bundle import tidy
 from solverbench.reports.drawing import base
 from solverbench.reports.drawing.images import Grid, draw_grid
 from solverbench.reports.figures import contents, gallery, images, widths
-from solverbench.reports.pages import markdown, sections, tables
+from solverbench.reports.pages import markdown, overview, sections, tables
 from solverbench.reports.parts import Part, parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
@@ -114,6 +115,17 @@ def test_tags_stand_in_a_line_of_their_own_near_the_top(folder: Path) -> None:
     assert lines[2] == "> **Read with care:** replicates=1 (default 3)"
     edit(folder, tags=["replicates=1 (default 3)", "n=40; few"])
     assert page(folder).splitlines()[2:5] == ["> **Read with care:**", "> - replicates=1 (default 3)", "> - n=40; few"]
+
+
+def test_the_text_says_who_is_ahead_as_the_page_does(folder: Path) -> None:
+    text = page(folder)
+    ahead = text[text.index("## Who is ahead") : text.index("## Notes")]
+    [part] = [each for each in overview.rows(sections.of(reports.load(folder))) if each["name"] == "frechet_data"]
+    row = next(line for line in ahead.splitlines() if line.startswith(f"| {part['rows'][0]['teacher']} |"))
+    told = [cell.strip().strip("*").partition("**")[0] for cell in row.split("|")[2:-1]]
+    assert told == [cell["text"] for cell in part["rows"][0]["cells"]]
+    assert "[ahead.csv](ahead.csv) has each comparison" in ahead
+    assert "Who is ahead" not in page(write(folder.parent / "one", ["dpm"]))
 
 
 def test_what_the_head_says_is_not_repeated_in_the_notes(folder: Path) -> None:
