@@ -168,6 +168,12 @@ def interval_texts(
     return (shown, ends[0], ends[1]) if known else (shown, "", "")
 
 
+def bracketed(value: float, low: float, high: float, sign: str = "") -> str:
+    """Return a value and its 95 % interval as one text, such as `0.0167 [0.0150, 0.0183]`; see `interval_texts`."""
+    shown, *ends = interval_texts(value, low, high, sign=sign)
+    return f"{shown} [{', '.join(ends)}]" if all(ends) else shown
+
+
 def masked(difference: float, low: float, high: float, error: float | None) -> bool:
     """Return whether it is only the error of the reference that leaves a difference undecided: `BELOW_ERROR`.
 

@@ -17,7 +17,7 @@ from solverbench.reports.drawing import front
 from solverbench.reports.drawing.front import Dot, Series
 from solverbench.reports.figures.sprites import blocks, sprites
 from solverbench.reports.pages import html
-from solverbench.wording import BELOW_ERROR, interval_texts
+from solverbench.wording import BELOW_ERROR, bracketed
 
 NAME, ANSWER, SCRIPT = "recommend.html", "recommendation.json", "use.py"
 RMSE = "rmse_teacher"
@@ -119,8 +119,7 @@ def page(given: Fields, scripts: Mapping[int, str], bundle: Bundle, folder: Path
 
 
 def _value(pick: Fields) -> str:
-    shown, low, high = interval_texts(pick["value"], pick["low"], pick["high"], error=math.nan)
-    return f"{shown} [{low}, {high}]"
+    return bracketed(pick["value"], pick["low"], pick["high"])
 
 
 def _sentence(pick: Fields, by: str) -> dict[str, str]:
@@ -141,7 +140,7 @@ def _row(pick: Fields, by: str) -> dict[str, Any]:
         "comparisons": [
             {"role": each["role"], "spec": each["spec"], "verdict": _WORDS[each["verdict"]], "note": each["note"],
              "kind": {"ahead": "better", "behind": "worse"}.get(each["verdict"], ""),
-             "difference": f"{each['difference']:+.3g} [{each['low']:+.3g}, {each['high']:+.3g}]"}
+             "difference": bracketed(each["difference"], each["low"], each["high"], "+")}
             for each in pick["comparisons"]
         ],
     }  # fmt: skip
@@ -175,7 +174,7 @@ def _dot(bundle: Bundle, spec: str, nfe: int) -> Dot | None:
     if not len(rows) or not math.isfinite(rows["value"].iloc[0]):
         return None
     value, low, high = (float(rows[name].iloc[0]) for name in ("value", "low", "high"))
-    return Dot(nfe, value, low, high, f"{spec}, {nfe} calls: {value:.4g} [{low:.4g}, {high:.4g}] on fresh seeds")
+    return Dot(nfe, value, low, high, f"{spec}, {nfe} calls: {bracketed(value, low, high)} on fresh seeds")
 
 
 def _explained(given: Fields, bundle: Bundle) -> str:

@@ -19,7 +19,7 @@ from solverbench.errors import UserError
 from solverbench.method import prefixes
 from solverbench.method.spec import make
 from solverbench.metrics import plugin, table
-from solverbench.wording import BELOW_ERROR, masked
+from solverbench.wording import BELOW_ERROR, bracketed, masked
 
 FEWEST, IMAGES = 20, 1000
 """Images on fresh seeds: the fewest, and as many as there are without a limit."""
@@ -200,11 +200,11 @@ def shown(picks: Sequence[Pick], by: str) -> list[str]:
     rows = [("calls", "pick", f"{by} [95 % interval]", "")]
     for pick in picks:
         itself = f" ({pick.itself})" if pick.itself else ""
-        value = f"{pick.value:.4g} [{pick.low:.4g}, {pick.high:.4g}]"
+        value = bracketed(pick.value, pick.low, pick.high)
         front = "" if pick.front else "no better than a pick with fewer calls"
         rows.append((str(pick.nfe), pick.spec + itself, value, front))
         for each in pick.comparisons:
-            interval = f"{each.difference:+.3g} [{each.low:+.3g}, {each.high:+.3g}]"
+            interval = bracketed(each.difference, each.low, each.high, "+")
             rows.append(("", f"  {words[each.verdict]} {each.spec} ({each.role})", interval, each.note))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = (f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows)
