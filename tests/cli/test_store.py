@@ -263,6 +263,26 @@ def test_another_machines_rounding_is_no_conflict_and_changes_nothing(runs, tmp_
     assert toys.files_of(runs) == before
 
 
+def test_the_error_of_a_converged_solver_is_another_machines_rounding_by_its_root(runs, tmp_path):
+    """Squared errors of 1e-10 are rounding of images: they differ by parts in a hundred, and their roots by 1e-7."""
+    for place, error in ((runs, 1.41e-10), (tmp_path / "other", 1.43e-10)):
+        if place != runs:
+            shutil.copytree(runs, place)
+        for path in place.glob("cells/*/*/blocks/*.npz"):
+            arrays = files.read_arrays(path)
+            files.write_arrays(path, arrays | {"errors": np.full_like(arrays["errors"], error)})
+        for path in place.glob("cells/*/*/metrics.json"):
+            path.unlink()  # they are of the blocks as they were
+    many = len(list(runs.glob("cells/*/*/blocks/*.npz")))
+    result = invoke("merge", tmp_path / "other", "--out", runs)
+    assert result.exit_code == 0, result.stdout
+    assert f"{many} equal up to another machine's rounding, 0 in conflict" in result.stdout
+    for path in (tmp_path / "other").glob("cells/*/*/blocks/*.npz"):
+        arrays = files.read_arrays(path)
+        files.write_arrays(path, arrays | {"errors": np.full_like(arrays["errors"], 2e-10)})
+    assert invoke("merge", tmp_path / "other", "--out", runs).exit_code == 4
+
+
 def test_metrics_of_another_machines_blocks_are_not_taken(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "other")
     rounded(tmp_path / "other")
