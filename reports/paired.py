@@ -87,8 +87,8 @@ def below_error(errors: Iterable[float], name: str = BELOW_ERROR) -> str:
         return ""
     return (
         f"{name[0].upper()}{name[1:]}, {max(known):.2g}: the interval of the difference excludes 0, but the teacher's "
-        "own samples are no more exact than that, so it isn't known which is ahead. More images don't help; a more exact "
-        "reference does."
+        "own samples are no more exact than that, so it isn't known which is ahead. More images don't help; a more "
+        "exact reference does."
     )
 
 
