@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from solverbench.bench.progress import Listener, Silent, duration
-from solverbench.cli.terminal import Amount, in_notebook, moves, raw, stamp
+from solverbench.cli.terminal import Amount, in_notebook, moves, raw, stamp, width
 from solverbench.wording import printable, wrapped
 
 EVERY = 5.0
@@ -77,8 +76,8 @@ class Pace:
 
     def __str__(self) -> str:
         """Return the progress of the whole run; as a share of the calls while there are no images."""
-        share = "" if self.done_images else f"{self.done_calls / max(self.calls, 1):.0%} of the network calls, "
-        return f"whole run: {share}{self.text}".rstrip(", ")
+        share = "" if self.done_images else f"{self.done_calls / max(self.calls, 1):.0%} of the network calls"
+        return f"whole run: {', '.join(filter(None, (share, self.text)))}"
 
 
 def _expected(seconds: float | None) -> str:
@@ -184,8 +183,8 @@ class Lines:
         """Do nothing: lines leave nothing to remove."""
 
     def _write(self, line: str) -> None:
-        room = shutil.get_terminal_size().columns if self.stream.isatty() else None
-        self.stream.write("\n".join([*wrapped(f"{self.stamp or ''}{printable(line)}", room), ""]))
+        text = f"{self.stamp or ''}{printable(line)}"
+        self.stream.write("\n".join([*wrapped(text, width(self.stream)), ""]))
         self.stream.flush()
 
 

@@ -89,8 +89,7 @@ class _Notes(logging.Handler):
     """Prints what this package logs on stderr, in lines as wide as the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        room = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-        click.echo("\n".join(wrapped(record.getMessage(), room)), err=True)
+        click.echo("\n".join(wrapped(record.getMessage(), width(sys.stderr))), err=True)
 
 
 @contextmanager
@@ -212,9 +211,9 @@ def fail(line: str) -> None:
     raw(sys.stderr).flush()
 
 
-def width() -> int | None:
-    """Return the characters in a line of stdout; None if it is no terminal, where lines have any length."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def width(stream: TextIO | Escaped | None = None) -> int | None:
+    """Return the characters in a line of a stream, stdout by default; None, for any length, if it is no terminal."""
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def say(text: str) -> None:

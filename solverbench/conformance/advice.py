@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from solverbench import registries
-from solverbench.conformance.one_step import BATCH, LEVELS, REAL, Denoiser, Known, curve_at, noise_levels
+from solverbench.conformance.one_step import BATCH, LEVELS, REAL, Curve, Denoiser, Known, curve_at, noise_levels
 from solverbench.teachers.adaptors import PREDICTIONS, Adapted, Clipped, coefficients
 from solverbench.teachers.families import hub
 from solverbench.teachers.families.diffusers_folder import SCHEDULER
@@ -58,24 +58,25 @@ def _changes(teacher: Teacher, known: Known) -> Iterator[tuple[str, float]]:
     count = min(32, max(1, BATCH // math.prod(teacher.shape)))
     few = Known(known.states[:count], known.seeds[:count], known.of)
 
-    def errors(through: Denoiser) -> Tensor:
-        return curve_at(teacher, few, levels, through).errors.mean(1)
-
-    def score(through: Denoiser, levels: Tensor = levels) -> float:
+    def curve(through: Denoiser, levels: Tensor = levels) -> Curve | None:
         try:
-            found = curve_at(teacher, few, levels, through)
+            return curve_at(teacher, few, levels, through)
         except Exception:  # a network may refuse a time
+            return None
+
+    def score(found: Curve | None) -> float:
+        if found is None:
             return math.inf
         return float((found.errors.mean(1) / found.limits).nan_to_num(nan=math.inf).max())
 
     own = teacher.denoiser(few.seeds)
     for what, through, silent in _parametrisations(teacher, own):
-        reached = score(through)
+        found = curve(through)
         # An untrained network would be called one that predicts v, as zeros are then a decent denoiser.
-        if reached < 1 and bool((errors(through) < FEWER * errors(silent)).any()):
-            yield what, reached
+        if found is not None and score(found) < 1 and _better(found, curve_at(teacher, few, levels, silent)):
+            yield what, score(found)
     if isinstance(teacher.denoise, Adapted) and teacher.bind is None:
-        yield from ((what, score(through)) for what, through in _times(teacher.denoise))
+        yield from ((what, score(curve(through))) for what, through in _times(teacher.denoise))
     for what, scale, shift in (("[0, 1]", 0.5, 0.5), ("[0, 255]", 127.5, 127.5)):
         fitting = levels[scale * levels <= 1.01 * teacher.schedule.sigma_first]
 
@@ -86,8 +87,13 @@ def _changes(teacher: Teacher, known: Known) -> Iterator[tuple[str, float]]:
             yield (
                 f"the network's images lie in {what}; scale them to [-1, 1]: denoise((x + 1) * {scale:g}, "
                 f"{scale:g} * sigma) / {scale:g} - 1 is its prediction",
-                score(scaled, fitting),
+                score(curve(scaled, fitting)),
             )
+
+
+def _better(found: Curve, silent: Curve) -> bool:
+    """Return whether the error is below a share of that of an output of zeros at some level."""
+    return bool((found.errors.mean(1) < FEWER * silent.errors.mean(1)).any())
 
 
 def _parametrisations(teacher: Teacher, own: Denoiser) -> Iterator[tuple[str, Denoiser, Denoiser]]:

@@ -289,15 +289,17 @@ def level_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of a conversion to a number: it is told below
         found = value(leaf)
-        where = suspects.conversion(ready, lambda: value(leaf))
     if not found.requires_grad:
-        raise Failed(f"{where}the sample carries no gradient; keep levels as tensors, no .item()")
+        raise Failed(
+            f"{suspects.conversion(ready, lambda: value(leaf))}the sample carries no gradient; keep levels as tensors, no .item()"
+        )
     (gradient,) = torch.autograd.grad(found, leaf)
     lost = [n for n, part in enumerate(gradient.tolist()) if part == 0 or not math.isfinite(part)]
     with torch.no_grad():
         still = value(logs)
         unused = [n for n in lost if ready.block > 1 and torch.equal(value(logs + 1e-3 * (place == n)), still)]
     if lost := sorted(set(lost) - set(unused)):
+        where = suspects.conversion(ready, lambda: value(leaf))
         raise Failed(f"{where}no finite gradient at levels {lost}; keep coefficients as tensors")
     with torch.no_grad():
         step = 1e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -172,7 +173,8 @@ def conversion(solver: Solver, run: Callable[[], Tensor]) -> str:
         run: runs the loop on levels that carry gradient.
     """
     watch = _Watch(type(solver).__module__, torch.Size())
-    with watch:
+    with watch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of the same
         run()
     return "" if watch.converted is None else f"{_at(watch.converted[1])}{watch.converted[0]}() of a level: "
 

@@ -87,9 +87,9 @@ def distance_of_files(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any
 def _distance(name: str, a: NDArray[Any], b: NDArray[Any]) -> float:
     found = distance(a, b)
     if CLOSE < found < math.inf and name in SQUARED:
-        known = ~np.isnan(b)
-        apart = np.abs(np.sqrt(np.abs(a)) - np.sqrt(np.abs(b))).max(initial=0, where=known)
-        found = min(found, float(apart) / LEAST) if apart <= CLOSE * LEAST else found
+        apart = float(np.abs(np.sqrt(np.abs(a)) - np.sqrt(np.abs(b))).max(initial=0, where=~np.isnan(b)))
+        if apart <= CLOSE * LEAST:
+            return apart / LEAST
     return found
 
 

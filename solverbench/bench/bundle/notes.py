@@ -27,6 +27,8 @@ from solverbench.wording import BELOW_ERROR
 
 PAIRS = 100
 """Largest number of pairs of solvers that a note names."""
+MORE = "and more"
+"""End of a list that doesn't name them all."""
 
 
 def several(found: Sequence[Any]) -> str:
@@ -201,7 +203,7 @@ def reference(outcomes: Sequence[Outcome]) -> list[str]:
                 + (f": {_grouped(marked)}" if len(marked) < len(own) else "")
             )
         if pairs := _alike(own, told.error):
-            every = pairs == _alike(own, math.inf)
+            every = not pairs.endswith(MORE) and pairs == _alike(own, math.inf)
             found.append(
                 f"on {teacher.shown} {'all' if every else 'these'} differences of RMSE are {BELOW_ERROR}, "
                 f"{told.error:.2g}, and decide nothing" + ("" if every else f": {pairs}")
@@ -224,7 +226,7 @@ def _alike(own: Sequence[Outcome], error: float) -> str:
     for i, j in sorted(found[:PAIRS]):
         pairs.setdefault(f"{own[i].cell.solver} and {own[j].cell.solver}", []).append(own[i].cell.nfe)
     told = [f"{names} at NFE {', '.join(map(str, budgets))}" for names, budgets in pairs.items()]
-    return "; ".join([*told, *(["and more"] if len(found) > PAIRS else [])])
+    return "; ".join([*told, *([MORE] if len(found) > PAIRS else [])])
 
 
 def _near(own: Sequence[Outcome], error: float) -> Iterator[tuple[int, int]]:
