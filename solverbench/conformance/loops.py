@@ -290,9 +290,8 @@ def level_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
         warnings.simplefilter("ignore")  # torch's, of a conversion to a number: it is told below
         found = value(leaf)
     if not found.requires_grad:
-        raise Failed(
-            f"{suspects.conversion(ready, lambda: value(leaf))}the sample carries no gradient; keep levels as tensors, no .item()"
-        )
+        where = suspects.conversion(ready, lambda: value(leaf))
+        raise Failed(f"{where}the sample carries no gradient; keep levels as tensors, no .item()")
     (gradient,) = torch.autograd.grad(found, leaf)
     lost = [n for n, part in enumerate(gradient.tolist()) if part == 0 or not math.isfinite(part)]
     with torch.no_grad():
