@@ -4,7 +4,8 @@ python benchmarks/ablation.py benchmarks/ablation-shapes.toml --out FOLDER [--li
 
 The plan names the teacher, the metrics and the rows: a learned solver, numbers of calls, training seeds, and the
 settings in which its recipe is changed. Trainings run one after another, the cheapest first; the same command resumes
-at the iteration at which it was stopped. FOLDER gets
+at the iteration at which it was stopped. Started several times, its processes share the trainings, and the one that
+ends last measures. FOLDER gets
 
     trainings.csv     validation error and cost of each training; written again after each
     table.md          per number of calls: validation error, each metric with its interval, and the paired difference
@@ -50,6 +51,7 @@ from solverbench.evaluation.references import folders
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.training import train as training
+from solverbench.learned.training.data import Data
 from solverbench.method.spec import calls, expand
 from solverbench.metrics import spectrum
 from solverbench.metrics.plugin import described
@@ -57,6 +59,7 @@ from solverbench.metrics.quantise import quantise
 from solverbench.metrics.table import ALWAYS, ordered
 from solverbench.reports.paired import LEVEL, holm
 from solverbench.sampling.endpoints import endpoints
+from solverbench.store import leases
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
@@ -223,40 +226,66 @@ def tasks(plan: Plan, teacher: Teacher) -> list[Task]:
 
 
 def train(wanted: Sequence[Task], teacher: Teacher, out: Path, seconds: float) -> Iterator[str]:
-    """Execute the missing trainings one after another, and write trainings.csv after each; yield a line for each."""
+    """Execute the missing trainings one after another, and write trainings.csv after each; yield a line for each.
+
+    A training that another process executes is skipped: several processes share a plan.
+    """
     deadline, pairs = time.monotonic() + seconds, training.Shared(teacher, out)
-    cpu = _cpu_seconds(out)
-    for number, task in enumerate(wanted, start=1):
-        label = f"[{number}/{len(wanted)}] {task.solver} nfe={task.nfe} seed={task.seed}"
-        if task.result(teacher, out) is None:
-            whole = not (task.job(teacher).folder(out) / "checkpoint.safetensors").is_file()
-            begun = time.process_time()
+    with leases.opened(out) as mine:
+        for number, task in enumerate(wanted, start=1):
+            label, unit = f"[{number}/{len(wanted)}] {task.solver} nfe={task.nfe} seed={task.seed}", _unit(task)
+            if not mine.attempt(unit):
+                yield f"{label}: another process trains it"
+                continue
             try:
-                _trained(task, teacher, out, deadline, pairs)
+                cpu = {} if task.result(teacher, out) else _executed(task, teacher, out, deadline, pairs)
             except _Deadline:
                 yield f"{label}: stopped, the time limit is reached"
                 return
             except UserError as error:
                 yield f"{label}: FAILED: {error}"
                 continue
-            if whole:
-                cpu[_named(task)] = time.process_time() - begun
-        found = task.result(teacher, out)
-        assert found is not None
-        training.keep([found], trained_files.learned(f"{task.solver}:training={task.seed}"), out)
-        rows = [_training(each, done, cpu.get(_named(each))) for each, done in _done(wanted, teacher, out)]
-        files.write_bytes(out / "trainings.csv", files.csv_bytes(TRAININGS, rows))
-        yield f"{label}: validation {found.validation:.4f}"
+            finally:
+                mine.release(unit)
+            found = task.result(teacher, out)
+            assert found is not None
+            training.keep([found], trained_files.learned(f"{task.solver}:training={task.seed}"), out)
+            with mine.claimed("trainings.csv"):
+                cpu = _cpu_seconds(out) | cpu
+                rows = [_training(each, done, cpu.get(_named(each))) for each, done in _done(wanted, teacher, out)]
+                files.write_bytes(out / "trainings.csv", files.csv_bytes(TRAININGS, rows))
+            yield f"{label}: validation {found.validation:.4f}"
 
 
-def _trained(task: Task, teacher: Teacher, out: Path, deadline: float, pairs: training.Shared) -> None:
+def _unit(task: Task) -> str:
+    return f"training-{task.solver}-{task.nfe}-{task.seed}"
+
+
+def _executed(
+    task: Task, teacher: Teacher, out: Path, deadline: float, pairs: training.Shared
+) -> dict[tuple[str, str, str], float]:
+    """Execute a training; return its CPU seconds, nothing if a part of it was executed before."""
+    whole = not (task.job(teacher).folder(out) / "checkpoint.safetensors").is_file()
+    data, begun = pairs.of(task.recipe), time.process_time()
+    _trained(task, teacher, out, deadline, data)
+    return {_named(task): time.process_time() - begun} if whole else {}
+
+
+def _elsewhere(wanted: Sequence[Task], out: Path) -> list[Task]:
+    """Return the trainings that living processes execute now."""
+    with leases.opened(out) as mine:
+        holders = [(task, mine.holder(_unit(task))) for task in wanted]
+    return [task for task, holder in holders if holder is not None and not holder.dead]
+
+
+def _trained(task: Task, teacher: Teacher, out: Path, deadline: float, data: Data) -> None:
     def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
         if time.monotonic() > deadline:
             raise _Deadline
 
     training.train(
         task.solver, task.nfe, teacher, task.recipe, seed=task.seed, out=out, device=teacher.device, progress=progress,
-        data=pairs.of(task.recipe),
+        data=data,
     )  # fmt: skip
 
 
@@ -514,7 +543,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepare(plan, teacher.device, given.out)
             for line in train(wanted, teacher, given.out, given.seconds):
                 print(line, flush=True)
-            print(write(plan, wanted, teacher, given.out))
+            if elsewhere := _elsewhere(wanted, given.out):
+                print(f"other processes train {len(elsewhere)} more; the one that ends last measures")
+            else:
+                print(write(plan, wanted, teacher, given.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

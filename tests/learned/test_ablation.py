@@ -15,6 +15,7 @@ from solverbench.bench.outcome import paired
 from solverbench.errors import UserError
 from solverbench.learned.training.trainer import Trainer
 from solverbench.reports.paired import holm
+from solverbench.store.leases import Leases
 from solverbench.teachers.loading import load_teacher
 
 pytestmark = pytest.mark.usefixtures("unrendered", "remembered", "unregistered")
@@ -148,6 +149,26 @@ def test_a_training_that_fails_leaves_the_others(
     assert "brief_gs nfe=3 seed=1: FAILED: it: broke" in said
     assert "1 of 2 trainings finished" in said
     assert "| `brief_gs` | 1 |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_processes_share_the_trainings(
+    ablation: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    asked = [str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--rows", "brief_gs"]
+    other = Leases(tmp_path / "out")
+    assert other.attempt("training-brief_gs-3-0")
+    assert ablation.main(asked) == 1
+    said = capsys.readouterr().out
+    assert "[1/2] brief_gs nfe=3 seed=0: another process trains it" in said
+    assert "other processes train 1 more" in said
+    assert not (tmp_path / "out" / "table.md").exists()
+    assert [row["seed"] for row in table(tmp_path / "out" / "trainings.csv")] == ["1"]
+    other.close()
+    assert ablation.main(asked) == 0
+    trainings = table(tmp_path / "out" / "trainings.csv")
+    assert [row["seed"] for row in trainings] == ["0", "1"]
+    assert all(row["cpu_seconds"] for row in trainings)
 
 
 def test_a_metric_that_cannot_be_measured_is_refused_before_any_training(
