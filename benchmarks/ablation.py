@@ -1,6 +1,6 @@
 """Trains rows of recipe settings over several training seeds, measures them side by side, and writes one table.
 
-python benchmarks/ablation.py benchmarks/ablation-shapes.toml --out FOLDER [--list] [--rows gs,gas] [--seconds S]
+python benchmarks/ablation.py benchmarks/ablation-shapes.toml --out FOLDER [--list] [--rows gs,gas] [--nfe 4]
 
 The plan names the teacher, the metrics and the rows: a learned solver, numbers of calls, training seeds, and the
 settings in which its recipe is changed. Trainings run one after another, the cheapest first; the same command resumes
@@ -10,7 +10,7 @@ ends last measures. FOLDER gets
     trainings.csv     validation error and cost of each training; written again after each
     table.md          per number of calls: validation error, each metric with its interval, and the paired difference
                       from the row `against`; intervals hold the images and the training seeds, and Holm's step-down
-                      corrects the tests of a metric for the number of rows
+                      corrects the tests of a metric for the number of rows; then each training's own values
     table.csv         the same numbers, a line for each row and metric
     strip-nfeN.png    the same seeds by the teacher, the rows in `pictures` and the best classical solver
     variants/         each row with settings of its own, as a plugin that `solverbench run --plugin` reads
@@ -75,7 +75,7 @@ TRAININGS = ("row", "nfe", "seed", "validation", "validation_initial", "best_ite
              "seconds", "cpu_seconds", "note")  # fmt: skip
 """Columns of trainings.csv; cpu_seconds is known if the training wasn't interrupted."""
 
-TABLE = ("row", "nfe", "trainings", "metric", "value", "low", "high", "against", "difference", "difference_low",
+TABLE = ("row", "nfe", "trainings", "metric", "value", "low", "high", "each", "against", "difference", "difference_low",
          "difference_high", "p", "p_holm", "reason")  # fmt: skip
 """Columns of table.csv."""
 
@@ -388,7 +388,8 @@ def lines(plan: Plan, outcomes: Sequence[Outcome]) -> Iterator[dict[str, object]
         for metric in ordered(outcome.measures):
             found = outcome.measures[metric]
             line = {**shared, "metric": metric, "value": found.value, "low": found.interval[0],
-                    "high": found.interval[1]}  # fmt: skip
+                    "high": found.interval[1],
+                    "each": "|".join(f"{each.measures[metric].value:.6g}" for each in outcome.parts)}  # fmt: skip
             if base is not None and base is not outcome and metric in base.measures:
                 difference, low, high = paired(outcome, base, metric)
                 line |= {"against": plan.against, "difference": difference, "difference_low": low,
@@ -420,6 +421,9 @@ def markdown(plan: Plan, outcomes: Sequence[Outcome], trained: Sequence[tuple[Ta
         for other in others:
             shown = [_difference(other, base, metric, tests) for metric in metrics]
             text.append(_cells([f"`{name_of(other)}`", *shown]))
+    if several := [each for each in outcomes if len(each.parts) > 1]:
+        text += ["", "Each training, by its seed:", "", _cells(["row", *heads]), "|" + "---|" * (len(heads) + 1)]
+        text += [_cells([f"`{name_of(each)}`", *(_each(each, metric) for metric in metrics)]) for each in several]
     for array, what in (("spectrum", "Power"), ("residual", "Power of the error")):
         if spectra := [(name_of(each), found) for each in outcomes if (found := _bands(each, array, out)) is not None]:
             text += ["", f"{what} over the teacher's, dB, by spatial frequency:", ""]
@@ -437,6 +441,10 @@ def _value(outcome: Outcome, metric: str) -> str:
         return "–"
     value, half = outcome.measures[metric].texts
     return f"{value} ± {half}"
+
+
+def _each(outcome: Outcome, metric: str) -> str:
+    return ", ".join(each.measures[metric].texts[0] if metric in each.measures else "–" for each in outcome.parts)
 
 
 def _difference(
@@ -522,6 +530,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="results folder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", default="", help="only these rows, joined with commas; `against` is kept")
+    parser.add_argument("--nfe", default="", help="only these numbers of calls, as 4 or 6,8")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop training cleanly after this time")
     parser.add_argument("--list", action="store_true", help="list the trainings and those that are done; train nothing")
     given = parser.parse_args(arguments)
@@ -530,6 +539,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = read(given.plan)
         if given.rows:
             plan = _only(plan, given.plan, given.rows.split(","))
+        if given.nfe:
+            plan = _budgets(plan, given.plan, calls(given.nfe))
         Store.open(given.out)
         for row in plan.rows:
             loaded(row, given.out)
@@ -562,6 +573,17 @@ def _only(plan: Plan, path: Path, names: Sequence[str]) -> Plan:
     kept = {plan.against, *names}
     rows = tuple(row for row in plan.rows if row.name in kept)
     return replace(plan, rows=rows, pictures=tuple(name for name in plan.pictures if name in kept))
+
+
+def _budgets(plan: Plan, path: Path, wanted: Sequence[int]) -> Plan:
+    cut = [replace(row, nfe=tuple(nfe for nfe in row.nfe if nfe in wanted)) for row in plan.rows]
+    rows = tuple(row for row in cut if row.nfe)
+    if missing := set(wanted) - {nfe for row in rows for nfe in row.nfe}:
+        raise _wrong(path, f"no row has {min(missing)} calls", "name numbers of calls that a row has")
+    names = {row.name for row in rows}
+    if plan.against not in names:
+        raise _wrong(path, f"{plan.against} has none of these calls", "rows are compared with it: add one that it has")
+    return replace(plan, rows=rows, pictures=tuple(name for name in plan.pictures if name in names))
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ def test_an_ablation_from_its_plan_to_its_table(
     found = lines["brief_gas", "detail_teacher"]
     assert (float(found["value"]), found["trainings"]) == (pytest.approx(mean.value), "2")
     assert (float(found["low"]), float(found["high"])) == pytest.approx(mean.interval)
+    values = [each.measures["detail_teacher"] for each in gas.parts]
+    assert found["each"] == "|".join(f"{each.value:.6g}" for each in values)
     difference = paired(gas, gs, "detail_teacher")
     told = [float(found[name]) for name in ("difference", "difference_low", "difference_high")]
     assert told == pytest.approx(difference)
@@ -126,6 +128,7 @@ def test_an_ablation_from_its_plan_to_its_table(
     errors = [float(row["validation"]) for row in trainings if row["row"] == "brief_gs"]
     assert f"| `brief_gs` | 2 | {np.mean(errors):.4f} ({min(errors):.4f}–{max(errors):.4f}) |" in text
     assert "Difference from `brief_gs`, paired" in text
+    assert ", ".join(each.texts[0] for each in values) in text.partition("Each training, by its seed:")[2]
     assert "Power of the error over the teacher's, dB, by spatial frequency" in text
     with Image.open(out / "strip-nfe3.png") as sheet:
         assert sheet.height == 4 * 4 * 9  # teacher, two rows and the best classical solver, 8 pixels and a gap
@@ -149,6 +152,22 @@ def test_a_training_that_fails_leaves_the_others(
     assert "brief_gs nfe=3 seed=1: FAILED: it: broke" in said
     assert "1 of 2 trainings finished" in said
     assert "| `brief_gs` | 1 |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_plan_can_be_cut_to_some_numbers_of_calls(ablation: types.ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.replace('nfe = "3"', 'nfe = "3,4"', 1))
+    plan = ablation.read(path)
+    assert [(row.name, row.nfe) for row in ablation._budgets(plan, path, [3]).rows] == [
+        ("brief_gs", (3,)), ("brief_gas", (3,)),
+    ]  # fmt: skip
+    only = ablation._budgets(plan, path, [4])
+    assert ([row.name for row in only.rows], only.pictures) == (["brief_gs"], ("brief_gs",))
+    with pytest.raises(UserError, match="no row has 5 calls"):
+        ablation._budgets(plan, path, [3, 5])
+    path.write_text(PLAN.replace('nfe = "3"', 'nfe = "4"', 1))
+    with pytest.raises(UserError, match="brief_gs has none of these calls"):
+        ablation._budgets(ablation.read(path), path, [3])
 
 
 def test_processes_share_the_trainings(
