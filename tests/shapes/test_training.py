@@ -7,6 +7,7 @@ import torch
 from embedded import guided_references, training
 from embedded import shapes_references as references
 from embedded import shapes_train as train
+from embedded import stages as staged
 from embedded.fitting import NetworkFit, fit
 from embedded.growth import grown
 
@@ -111,6 +112,22 @@ def test_the_shipped_teacher_is_trained_in_stages_and_a_cut_one_goes_on(
     assert record["before"]["before"]["config"]["widths"] == [32, 64, 128]
     assert train.main(asked) == 0
     assert weights.read_record(tmp_path)["teacher"] == record, "all stages are there: nothing is left to train"
+
+
+def test_bfloat16_is_for_devices_that_compute_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtypes: list[torch.dtype] = []
+
+    def spy(x: torch.Tensor, sigma: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        dtypes.append((x[0, 0] @ x[0, 0]).dtype)
+        return x
+
+    x = torch.zeros(2, *data.SHAPE)
+    for known, name in (({}, "float32"), ({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
+        assert staged.arithmetic(CPU) == name
+        staged.estimator(spy, torch.zeros(2))(x, torch.ones(2))  # type: ignore[arg-type]
+        assert dtypes.pop() == getattr(torch, name)
+    assert staged.arithmetic(torch.device("cuda")) == "bfloat16"
 
 
 def test_a_tenth_of_the_images_is_shown_without_its_class(monkeypatch: pytest.MonkeyPatch) -> None:

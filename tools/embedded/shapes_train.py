@@ -43,9 +43,7 @@ SHIPPED: tuple[dict[str, Any], ...] = (
 
 
 def denoising_loss(network: Denoiser, clean: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor) -> Tensor:
-    """Return `training.denoising_loss` of images of these classes.
-
-    The network runs in bfloat16 here, which takes half the time on a CPU that supports it; sampling uses float32.
+    """Return `training.denoising_loss` of images of these classes, in the device's arithmetic (`stages.arithmetic`).
 
     Args:
         clean, noise: [B, 3, 16, 16]; sigma: [B] float64; classes: [B] int64.
