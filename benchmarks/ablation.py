@@ -15,7 +15,8 @@ ends last measures. FOLDER gets
     strip-nfeN.png    the same seeds by the teacher, the rows in `pictures` and the best classical solver
     variants/         each row with settings of its own, as a plugin that `solverbench run --plugin` reads
 
-A training or a cell that fails is in the table with its reason, and the others continue.
+A training or a cell that fails is in the table with its reason, and the others continue. --keep copies the finished
+trainings into the folder named like the plan, next to it; a training that is kept there isn't executed again.
 """
 
 from __future__ import annotations
@@ -225,11 +226,15 @@ def tasks(plan: Plan, teacher: Teacher) -> list[Task]:
     return sorted(found, key=lambda task: (task.weight, task.solver, task.nfe, task.seed))
 
 
-def train(wanted: Sequence[Task], teacher: Teacher, out: Path, seconds: float) -> Iterator[str]:
+def train(wanted: Sequence[Task], teacher: Teacher, out: Path, seconds: float, kept: Path) -> Iterator[str]:
     """Execute the missing trainings one after another, and write trainings.csv after each; yield a line for each.
 
     A training that another process executes is skipped: several processes share a plan.
+
+    Args:
+        kept: folder of finished trainings; see `take`.
     """
+    take(kept, wanted, teacher, out)
     deadline, pairs = time.monotonic() + seconds, training.Shared(teacher, out)
     with leases.opened(out) as mine:
         for number, task in enumerate(wanted, start=1):
@@ -251,10 +256,28 @@ def train(wanted: Sequence[Task], teacher: Teacher, out: Path, seconds: float) -
             assert found is not None
             training.keep([found], trained_files.learned(f"{task.solver}:training={task.seed}"), out)
             with mine.claimed("trainings.csv"):
-                cpu = _cpu_seconds(out) | cpu
+                cpu = _cpu_seconds(kept, out) | cpu
                 rows = [_training(each, done, cpu.get(_named(each))) for each, done in _done(wanted, teacher, out)]
                 files.write_bytes(out / "trainings.csv", files.csv_bytes(TRAININGS, rows))
             yield f"{label}: validation {found.validation:.4f}"
+
+
+def keep(place: Path, wanted: Sequence[Task], teacher: Teacher, out: Path) -> None:
+    """Copy the finished trainings and trainings.csv into `place`, where `take` looks for them."""
+    for task, _ in _done(wanted, teacher, out):
+        folder = task.job(teacher).folder(out)
+        files.write_bytes(place / f"{folder.name}.safetensors", (folder / "trained.safetensors").read_bytes())
+    known = {_named_line(line): line for folder in (place, out) for line in _lines(folder / "trainings.csv")}
+    files.write_bytes(place / "trainings.csv", files.csv_bytes(TRAININGS, list(known.values())))
+
+
+def take(place: Path, wanted: Sequence[Task], teacher: Teacher, out: Path) -> None:
+    """Copy the missing trainings that are kept in `place` into `out`."""
+    for task in wanted:
+        folder = task.job(teacher).folder(out)
+        kept, target = place / f"{folder.name}.safetensors", folder / "trained.safetensors"
+        if kept.is_file() and not target.is_file():
+            files.write_bytes(target, kept.read_bytes())
 
 
 def _unit(task: Task) -> str:
@@ -298,14 +321,21 @@ def _done(wanted: Sequence[Task], teacher: Teacher, out: Path) -> list[tuple[Tas
     return [(task, result) for task, result in found if result is not None]
 
 
-def _cpu_seconds(out: Path) -> dict[tuple[str, str, str], float]:
-    """Return what trainings.csv of an earlier call knows."""
-    place = out / "trainings.csv"
-    if not place.is_file():
-        return {}
-    with place.open(newline="", encoding="utf-8") as lines:
-        known = [line for line in csv.DictReader(lines) if line.get("cpu_seconds")]
-    return {(line["row"], line["nfe"], line["seed"]): float(line["cpu_seconds"]) for line in known}
+def _cpu_seconds(*folders: Path) -> dict[tuple[str, str, str], float]:
+    """Return what the files trainings.csv of earlier calls know."""
+    known = [line for folder in folders for line in _lines(folder / "trainings.csv")]
+    return {_named_line(line): float(line["cpu_seconds"]) for line in known if line.get("cpu_seconds")}
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _named_line(line: Mapping[str, str]) -> tuple[str, str, str]:
+    return line["row"], line["nfe"], line["seed"]
 
 
 def _training(task: Task, trained: Trained, cpu: float | None) -> dict[str, object]:
@@ -532,6 +562,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", default="", help="only these rows, joined with commas; `against` is kept")
     parser.add_argument("--nfe", default="", help="only these numbers of calls, as 4 or 6,8")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop training cleanly after this time")
+    parser.add_argument("--keep", action="store_true", help="keep finished trainings in a folder next to the plan")
     parser.add_argument("--list", action="store_true", help="list the trainings and those that are done; train nothing")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -552,8 +583,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{task.solver} nfe={task.nfe} seed={task.seed}: {state}, {task.recipe.length} iterations")
         else:
             prepare(plan, teacher.device, given.out)
-            for line in train(wanted, teacher, given.out, given.seconds):
+            kept = given.plan.with_suffix("")
+            for line in train(wanted, teacher, given.out, given.seconds, kept):
                 print(line, flush=True)
+            if given.keep:
+                keep(kept, wanted, teacher, given.out)
             if elsewhere := _elsewhere(wanted, given.out):
                 print(f"other processes train {len(elsewhere)} more; the one that ends last measures")
             else:

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -152,6 +153,23 @@ def test_a_training_that_fails_leaves_the_others(
     assert "brief_gs nfe=3 seed=1: FAILED: it: broke" in said
     assert "1 of 2 trainings finished" in said
     assert "| `brief_gs` | 1 |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_finished_trainings_are_kept_next_to_the_plan(
+    ablation: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    out = tmp_path / "out"
+    asked = [str(tmp_path / "plan.toml"), "--rows", "brief_gs", "--out", str(out)]
+    assert ablation.main([*asked, "--keep"]) == 0
+    kept = sorted(path.name for path in (tmp_path / "plan").iterdir())
+    assert [name[:19] for name in kept] == ["brief_gs-nfe3-seed0", "brief_gs-nfe3-seed1", "trainings.csv"]
+    before = table(out / "trainings.csv"), table(out / "table.csv")
+    shutil.rmtree(out / "trained")
+    (out / "trainings.csv").unlink()
+    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("it was trained again"))
+    assert ablation.main(asked) == 0
+    assert (table(out / "trainings.csv"), table(out / "table.csv")) == before
 
 
 def test_a_plan_can_be_cut_to_some_numbers_of_calls(ablation: types.ModuleType, tmp_path: Path) -> None:
