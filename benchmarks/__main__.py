@@ -2,8 +2,8 @@
 
 Prints a line of JSON per figure, with its spread, its goal and a verdict (`reached`, `missed`, or `unresolved` if the
 spread is too wide to decide), the commit and the machine; --save appends it to results.jsonl. `ablation.py`,
-`faults.py`, `forgeries.py`, `sweep.py`, `two_samples.py` and `uncertainty.py` in this folder measure no time and are run
-separately.
+`faults.py`, `forgeries.py`, `sweep.py`, `two_samples.py` and `uncertainty.py` in this folder measure no time and are
+run separately.
 """
 
 from __future__ import annotations

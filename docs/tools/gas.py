@@ -1,0 +1,174 @@
+"""Write the tables of docs/gas.md.
+
+    python docs/tools/gas.py            # from the stored numbers
+    python docs/tools/gas.py FOLDER     # take those of an ablation first: FOLDER is its --out
+
+The page says which command makes the folder.
+"""
+
+import csv
+import re
+import shutil
+import sys
+from pathlib import Path
+from statistics import mean
+
+from sections import begin, replaced
+
+from solverbench.metrics.plugin import described
+from solverbench.reports.paired import LEVEL
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "gas.md"
+NUMBERS = ROOT / "docs" / "tools" / "gas.csv"
+TRAININGS = ROOT / "benchmarks" / "ablation-shapes" / "trainings.csv"
+IMAGES = ROOT / "docs" / "images"
+METRICS = (
+    "frechet_data", "frechet_teacher", "rmse_teacher", "kernel_data", "precision_data", "recall_data",
+    "residual_teacher", "detail_teacher",
+)  # fmt: skip
+"""Metrics in the order of the tables."""
+SHORT = ("frechet_data", "frechet_teacher", "rmse_teacher", "detail_teacher", "residual_teacher")
+"""Metrics of the table of all rows."""
+
+Row = dict[str, str]
+
+
+def store(folder: Path) -> None:
+    """Take an ablation's table, with numbers of five digits, and its strips of images."""
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in _read(folder / "table.csv")]
+    with NUMBERS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    for strip in folder.glob("strip-nfe*.png"):
+        shutil.copy(strip, IMAGES / f"gas-{strip.name}")
+
+
+def _rounded(text: str) -> str:
+    """Return numbers with a point, and those joined by |, with five digits; other text as it is."""
+    number = r"-?\d+\.\d+(e-?\d+)?"
+    parts = text.split("|")
+    return "|".join(f"{float(part):.5g}" if re.fullmatch(number, part) else part for part in parts)
+
+
+def measured(nfe: int) -> dict[tuple[str, str], Row]:
+    """Return the lines of one number of calls, by row and metric."""
+    return {(row["row"], row["metric"]): row for row in _read(NUMBERS) if int(row["nfe"]) == nfe}
+
+
+def against(nfe: int) -> str:
+    """Return the table of GAS against GS."""
+    found = measured(nfe)
+    lines = ["| | GS | GAS | GAS - GS, 95 % interval | p, corrected | |", "|---|---|---|---|---|---|"]
+    for metric in METRICS:
+        gs, gas = found["gs", metric], found["gas", metric]
+        shown = f"{_signed(gas['difference'], gas)} [{_signed(gas['difference_low'], gas)}, "
+        shown += f"{_signed(gas['difference_high'], gas)}]"
+        p = float(gas["p_holm"])
+        text = [_name(metric), _value(gs), _value(gas), shown, f"{p:.2g}", verdict(metric, gs, gas)]
+        lines.append(f"| {' | '.join(text)} |")
+    return "\n".join(lines)
+
+
+def verdict(metric: str, gs: Row, gas: Row) -> str:
+    """Return whether GAS is ahead: held, not held (behind), or unresolved. Power of detail is best at 0 dB."""
+    if float(gas["p_holm"]) > LEVEL:
+        return "unresolved"
+    values = [float(row["value"]) for row in (gs, gas)]
+    if metric == "detail_teacher":
+        values = [abs(value) for value in values]
+    ahead = values[1] > values[0] if described(metric).higher else values[1] < values[0]
+    return "**held**" if ahead else "**not held**"
+
+
+def each(nfe: int) -> str:
+    """Return the table of every training's own values."""
+    found = measured(nfe)
+    lines = ["| | GS | GAS |", "|---|---|---|"]
+    for metric in METRICS:
+        cells = [_each(found[row, metric]) for row in ("gs", "gas")]
+        lines.append(f"| {_name(metric)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def rows(nfe: int) -> str:
+    """Return the table of all rows, with both trainings' values where there are two."""
+    found = measured(nfe)
+    names = list(dict.fromkeys(row for row, _ in found))
+    lines = [f"| | trainings | {' | '.join(map(_name, SHORT))} |", "|---" * (len(SHORT) + 2) + "|"]
+    for name in names:
+        cells = []
+        for metric in SHORT:
+            row = found.get((name, metric))
+            own = f" ({_each(row)})" if row and row["trainings"] == "2" else ""
+            cells.append(_value(row) + own if row else "–")
+        count = next(row["trainings"] for (other, _), row in found.items() if other == name)
+        lines.append(f"| `{name}` | {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def costs(nfe: int) -> str:
+    """Return the table of what trainings cost, and of their validation errors."""
+    groups: dict[str, list[Row]] = {}
+    for row in _read(TRAININGS):
+        if int(row["nfe"]) == nfe:
+            groups.setdefault(row["row"], []).append(row)
+    lines = ["| | trainings | iterations | network calls | seconds of a core | validation RMSE |", "|---" * 6 + "|"]
+    for name, group in groups.items():
+        errors = [float(row["validation"]) for row in group]
+        spans = [float(row["cpu_seconds"]) for row in group if row["cpu_seconds"]]
+        made = f"{int(group[0]['student_calls']):,}".replace(",", " ")
+        cells = [f"`{name}`", str(len(group)), group[0]["iterations"], made]
+        cells.append(f"{mean(spans):.0f}" if spans else "–")
+        spread = f" ({_short(min(errors))}–{_short(max(errors))})" if len(errors) > 1 else ""
+        lines.append(f"| {' | '.join(cells)} | {_short(mean(errors))}{spread} |")
+    return "\n".join(lines)
+
+
+def _name(metric: str) -> str:
+    return described(metric).short
+
+
+def _value(row: Row) -> str:
+    value, half = float(row["value"]), (float(row["high"]) - float(row["low"])) / 2
+    return f"{_short(value)} ± {_short(half, like=value)}"
+
+
+def _each(row: Row) -> str:
+    """Return the values of a row's trainings, in the order of their seeds."""
+    return ", ".join(_short(float(part)) for part in row["each"].split("|"))
+
+
+def _signed(text: str, row: Row) -> str:
+    return _short(float(text), like=abs(float(row["value"])))
+
+
+def _short(value: float, like: float | None = None) -> str:
+    size = abs(value) if like is None else like
+    digits = 4 if size < 0.3 else 3 if size < 1 else 2 if size < 10 else 1
+    text = f"{value:.{digits}f}"
+    return re.sub(r"^(-?)0\.", r"\1.", text)
+
+
+def page(text: str) -> str:
+    """Return the page with its tables made again."""
+    for nfe in sorted({int(row["nfe"]) for row in _read(NUMBERS)}):
+        for name, made in (("against", against), ("each", each), ("rows", rows), ("costs", costs)):
+            text = replaced(text, begin("gas.py", f"{name} with {nfe} calls"), made(nfe))
+    return text
+
+
+def _read(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        store(Path(sys.argv[1]))
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
