@@ -17,6 +17,7 @@ from sections import begin, replaced
 
 from solverbench.metrics.plugin import described
 from solverbench.reports.paired import LEVEL
+from solverbench.wording import decimals
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "gas.md"
@@ -63,10 +64,16 @@ def against(nfe: int) -> str:
     lines = ["| | GS | GAS | GAS - GS, 95 % interval | p, corrected | |", "|---|---|---|---|---|---|"]
     for metric in METRICS:
         gs, gas = found["gs", metric], found["gas", metric]
-        shown = f"{_signed(gas['difference'], gas)} [{_signed(gas['difference_low'], gas)}, "
-        shown += f"{_signed(gas['difference_high'], gas)}]"
         p = float(gas["p_holm"])
-        text = [_name(metric), _value(gs), _value(gas), shown, f"{p:.2g}", verdict(metric, gs, gas)]
+        shown = _number(p, 2 if p > 0.1 else 3)
+        text = [
+            _name(metric),
+            _value(gs),
+            _value(gas),
+            _difference(gas),
+            _number(p, 2 if p > 0.1 else 3),
+            verdict(metric, gs, gas),
+        ]
         lines.append(f"| {' | '.join(text)} |")
     return "\n".join(lines)
 
@@ -127,12 +134,22 @@ def costs(nfe: int) -> str:
 
 
 def _name(metric: str) -> str:
-    return described(metric).short
+    told = described(metric)
+    return f"{told.short}, dB" if told.space.startswith("dB") else told.short
 
 
 def _value(row: Row) -> str:
+    """Return a value with half the width of its interval, both with the decimals that the interval supports."""
     value, half = float(row["value"]), (float(row["high"]) - float(row["low"])) / 2
-    return f"{_short(value)} ± {_short(half, like=value)}"
+    places = decimals(value, half / 2)
+    return f"{_number(value, places)} ± {_number(half, places)}"
+
+
+def _difference(row: Row) -> str:
+    """Return a paired difference with its interval."""
+    value, low, high = (float(row[name]) for name in ("difference", "difference_low", "difference_high"))
+    places = decimals(value, (high - low) / 4)
+    return f"{_number(value, places)} [{_number(low, places)}, {_number(high, places)}]"
 
 
 def _each(row: Row) -> str:
@@ -140,15 +157,14 @@ def _each(row: Row) -> str:
     return ", ".join(_short(float(part)) for part in row["each"].split("|"))
 
 
-def _signed(text: str, row: Row) -> str:
-    return _short(float(text), like=abs(float(row["value"])))
+def _number(value: float, places: int) -> str:
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{places}f}")
 
 
-def _short(value: float, like: float | None = None) -> str:
-    size = abs(value) if like is None else like
-    digits = 4 if size < 0.3 else 3 if size < 1 else 2 if size < 10 else 1
-    text = f"{value:.{digits}f}"
-    return re.sub(r"^(-?)0\.", r"\1.", text)
+def _short(value: float) -> str:
+    """Return a number with about three digits."""
+    size = abs(value)
+    return _number(value, 4 if size < 0.3 else 3 if size < 1 else 2 if size < 20 else 1 if size < 200 else 0)
 
 
 def page(text: str) -> str:
