@@ -66,15 +66,8 @@ def against(nfe: int) -> str:
         gs, gas = found["gs", metric], found["gas", metric]
         p = float(gas["p_holm"])
         shown = _number(p, 2 if p > 0.1 else 3)
-        text = [
-            _name(metric),
-            _value(gs),
-            _value(gas),
-            _difference(gas),
-            _number(p, 2 if p > 0.1 else 3),
-            verdict(metric, gs, gas),
-        ]
-        lines.append(f"| {' | '.join(text)} |")
+        cells = [_name(metric), _value(gs), _value(gas), _difference(gas), shown, verdict(metric, gs, gas)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
