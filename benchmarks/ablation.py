@@ -232,9 +232,8 @@ def train(wanted: Sequence[Task], teacher: Teacher, out: Path, seconds: float, k
     A training that another process executes is skipped: several processes share a plan.
 
     Args:
-        kept: folder of finished trainings; see `take`.
+        kept: folder whose trainings.csv is read too; see `keep`.
     """
-    take(kept, wanted, teacher, out)
     deadline, pairs = time.monotonic() + seconds, training.Shared(teacher, out)
     with leases.opened(out) as mine:
         for number, task in enumerate(wanted, start=1):
@@ -576,14 +575,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in plan.rows:
             loaded(row, given.out)
         teacher = load_teacher(plan.teacher, given.device, out=given.out)
-        wanted = tasks(plan, teacher)
+        wanted, kept = tasks(plan, teacher), given.plan.with_suffix("")
+        take(kept, wanted, teacher, given.out)
         if given.list:
             for task in wanted:
                 state = "missing" if task.result(teacher, given.out) is None else "done"
                 print(f"{task.solver} nfe={task.nfe} seed={task.seed}: {state}, {task.recipe.length} iterations")
         else:
             prepare(plan, teacher.device, given.out)
-            kept = given.plan.with_suffix("")
             for line in train(wanted, teacher, given.out, given.seconds, kept):
                 print(line, flush=True)
             if given.keep:

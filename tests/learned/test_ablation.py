@@ -156,7 +156,7 @@ def test_a_training_that_fails_leaves_the_others(
 
 
 def test_finished_trainings_are_kept_next_to_the_plan(
-    ablation: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ablation: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
     out = tmp_path / "out"
@@ -168,6 +168,9 @@ def test_finished_trainings_are_kept_next_to_the_plan(
     shutil.rmtree(out / "trained")
     (out / "trainings.csv").unlink()
     monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("it was trained again"))
+    capsys.readouterr()
+    assert ablation.main([*asked, "--list"]) == 0
+    assert "brief_gs nfe=3 seed=1: done" in capsys.readouterr().out
     assert ablation.main(asked) == 0
     assert (table(out / "trainings.csv"), table(out / "table.csv")) == before
 
