@@ -22,7 +22,6 @@ trainings into the folder named like the plan, next to it; a training that is ke
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import math
 import re
@@ -45,6 +44,7 @@ from solverbench.bench.measure import p_value
 from solverbench.bench.outcome import Outcome, paired
 from solverbench.bench.plan import plan as planned
 from solverbench.bench.run_options import RunOptions
+from solverbench.cli import production
 from solverbench.cli.production import Task
 from solverbench.errors import RecordError, SpecError, StoreError, UserError
 from solverbench.evaluation.reference_build import build
@@ -64,7 +64,7 @@ from solverbench.store import leases
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
-from solverbench.wording import decimals, number_text
+from solverbench.wording import bracketed
 
 ENLARGED = 4
 """Pixels of the strip for each pixel of an image."""
@@ -266,7 +266,7 @@ def keep(place: Path, wanted: Sequence[Task], teacher: Teacher, out: Path) -> No
     for task, _ in _done(wanted, teacher, out):
         folder = task.job(teacher).folder(out)
         files.write_bytes(place / f"{folder.name}.safetensors", (folder / "trained.safetensors").read_bytes())
-    known = {_named_line(line): line for folder in (place, out) for line in _lines(folder / "trainings.csv")}
+    known = {_named_line(line): line for folder in (place, out) for line in production.lines(folder / "trainings.csv")}
     files.write_bytes(place / "trainings.csv", files.csv_bytes(TRAININGS, list(known.values())))
 
 
@@ -322,15 +322,8 @@ def _done(wanted: Sequence[Task], teacher: Teacher, out: Path) -> list[tuple[Tas
 
 def _cpu_seconds(*folders: Path) -> dict[tuple[str, str, str], float]:
     """Return what the files trainings.csv of earlier calls know."""
-    known = [line for folder in folders for line in _lines(folder / "trainings.csv")]
+    known = [line for folder in folders for line in production.lines(folder / "trainings.csv")]
     return {_named_line(line): float(line["cpu_seconds"]) for line in known if line.get("cpu_seconds")}
-
-
-def _lines(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
 
 
 def _named_line(line: Mapping[str, str]) -> tuple[str, str, str]:
@@ -481,9 +474,7 @@ def _difference(
 ) -> str:
     if metric not in outcome.measures or metric not in base.measures:
         return "–"
-    value, low, high = paired(outcome, base, metric)
-    places = decimals(value, (high - low) / 4)
-    told = f"{number_text(value, places)} [{number_text(low, places)}, {number_text(high, places)}]"
+    told = bracketed(*paired(outcome, base, metric))
     return f"**{told}**" if tests[name_of(outcome), metric][1] <= LEVEL else told
 
 
@@ -603,20 +594,23 @@ def _only(plan: Plan, path: Path, names: Sequence[str]) -> Plan:
     known = {row.name for row in plan.rows}
     if unknown := [name for name in names if name not in known]:
         raise _wrong(path, f"no row is called {unknown[0]!r}", f"use {', '.join(sorted(known))}")
-    kept = {plan.against, *names}
-    rows = tuple(row for row in plan.rows if row.name in kept)
-    return replace(plan, rows=rows, pictures=tuple(name for name in plan.pictures if name in kept))
+    return _of(plan, [row for row in plan.rows if row.name in {plan.against, *names}])
 
 
 def _budgets(plan: Plan, path: Path, wanted: Sequence[int]) -> Plan:
     cut = [replace(row, nfe=tuple(nfe for nfe in row.nfe if nfe in wanted)) for row in plan.rows]
-    rows = tuple(row for row in cut if row.nfe)
+    rows = [row for row in cut if row.nfe]
     if missing := set(wanted) - {nfe for row in rows for nfe in row.nfe}:
         raise _wrong(path, f"no row has {min(missing)} calls", "name numbers of calls that a row has")
-    names = {row.name for row in rows}
-    if plan.against not in names:
+    if plan.against not in [row.name for row in rows]:
         raise _wrong(path, f"{plan.against} has none of these calls", "rows are compared with it: add one that it has")
-    return replace(plan, rows=rows, pictures=tuple(name for name in plan.pictures if name in names))
+    return _of(plan, rows)
+
+
+def _of(plan: Plan, rows: Sequence[Row]) -> Plan:
+    """Return the plan with these rows alone, in its pictures too."""
+    names = {row.name for row in rows}
+    return replace(plan, rows=tuple(rows), pictures=tuple(name for name in plan.pictures if name in names))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
-from sections import begin, replaced
+from sections import begin, read, replaced
 
 from solverbench.metrics.plugin import described
 from solverbench.reports.paired import LEVEL
-from solverbench.wording import decimals
+from solverbench.wording import bracketed, decimals, number_text
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "gas.md"
@@ -37,7 +37,7 @@ Row = dict[str, str]
 
 def store(folder: Path) -> None:
     """Take an ablation's table, with numbers of five digits, and its strips of images."""
-    rows = [{key: _rounded(value) for key, value in row.items()} for row in _read(folder / "table.csv")]
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in read(folder / "table.csv")]
     with NUMBERS.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -55,7 +55,7 @@ def _rounded(text: str) -> str:
 
 def measured(nfe: int) -> dict[tuple[str, str], Row]:
     """Return the lines of one number of calls, by row and metric."""
-    return {(row["row"], row["metric"]): row for row in _read(NUMBERS) if int(row["nfe"]) == nfe}
+    return {(row["row"], row["metric"]): row for row in read(NUMBERS) if int(row["nfe"]) == nfe}
 
 
 def against(nfe: int) -> str:
@@ -65,7 +65,7 @@ def against(nfe: int) -> str:
     for metric in METRICS:
         gs, gas = found["gs", metric], found["gas", metric]
         p = float(gas["p_holm"])
-        shown = _number(p, 2 if p > 0.1 else 3)
+        shown = _bare(f"{p:.{2 if p > 0.1 else 3}f}")
         cells = [_name(metric), _value(gs), _value(gas), _difference(gas), shown, verdict(metric, gs, gas)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -111,7 +111,7 @@ def rows(nfe: int) -> str:
 def costs(nfe: int) -> str:
     """Return the table of what trainings cost, and of their validation errors."""
     groups: dict[str, list[Row]] = {}
-    for row in _read(TRAININGS):
+    for row in read(TRAININGS):
         if int(row["nfe"]) == nfe:
             groups.setdefault(row["row"], []).append(row)
     lines = ["| | trainings | iterations | network calls | seconds of a core | validation RMSE |", "|---" * 6 + "|"]
@@ -121,8 +121,9 @@ def costs(nfe: int) -> str:
         made = f"{int(group[0]['student_calls']):,}".replace(",", " ")
         cells = [f"`{name}`", str(len(group)), group[0]["iterations"], made]
         cells.append(f"{mean(spans):.0f}" if spans else "–")
-        spread = f" ({_short(min(errors))}–{_short(max(errors))})" if len(errors) > 1 else ""
-        lines.append(f"| {' | '.join(cells)} | {_short(mean(errors))}{spread} |")
+        spread = f" ({min(errors):.4f}–{max(errors):.4f})" if len(errors) > 1 else ""
+        cells.append(_bare(f"{mean(errors):.4f}{spread}"))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -132,45 +133,35 @@ def _name(metric: str) -> str:
 
 
 def _value(row: Row) -> str:
-    """Return a value with half the width of its interval, both with the decimals that the interval supports."""
+    """Return a value with half the width of its interval."""
     value, half = float(row["value"]), (float(row["high"]) - float(row["low"])) / 2
     places = decimals(value, half / 2)
-    return f"{_number(value, places)} ± {_number(half, places)}"
+    return _bare(f"{number_text(value, places)} ± {number_text(half, places)}")
 
 
 def _difference(row: Row) -> str:
     """Return a paired difference with its interval."""
-    value, low, high = (float(row[name]) for name in ("difference", "difference_low", "difference_high"))
-    places = decimals(value, (high - low) / 4)
-    return f"{_number(value, places)} [{_number(low, places)}, {_number(high, places)}]"
+    return _bare(bracketed(*(float(row[name]) for name in ("difference", "difference_low", "difference_high"))))
 
 
 def _each(row: Row) -> str:
-    """Return the values of a row's trainings, in the order of their seeds."""
-    return ", ".join(_short(float(part)) for part in row["each"].split("|"))
+    """Return the values of a row's trainings, in the order of their seeds, with the decimals of their deviation."""
+    values = [float(part) for part in row["each"].split("|")]
+    places = decimals(values[0], stdev(values))
+    return _bare(", ".join(number_text(value, places) for value in values))
 
 
-def _number(value: float, places: int) -> str:
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{places}f}")
-
-
-def _short(value: float) -> str:
-    """Return a number with about three digits."""
-    size = abs(value)
-    return _number(value, 4 if size < 0.3 else 3 if size < 1 else 2 if size < 20 else 1 if size < 200 else 0)
+def _bare(text: str) -> str:
+    """Return text whose numbers below 1 begin with the point."""
+    return re.sub(r"(?<![\d.])0\.", ".", text)
 
 
 def page(text: str) -> str:
     """Return the page with its tables made again."""
-    for nfe in sorted({int(row["nfe"]) for row in _read(NUMBERS)}):
+    for nfe in sorted({int(row["nfe"]) for row in read(NUMBERS)}):
         for name, made in (("against", against), ("each", each), ("rows", rows), ("costs", costs)):
             text = replaced(text, begin("gas.py", f"{name} with {nfe} calls"), made(nfe))
     return text
-
-
-def _read(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from PIL import Image, PngImagePlugin
-from sections import begin, replaced
+from sections import begin, read, replaced
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ROOT / "docs" / "tools" / "readme.csv"
@@ -59,8 +59,7 @@ Row = dict[str, str]
 
 
 def stored() -> list[Row]:
-    with NUMBERS.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return read(NUMBERS)
 
 
 def store(report: Path) -> None:

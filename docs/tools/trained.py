@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from sections import begin, replaced
+from sections import begin, read, replaced
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ROOT / "docs" / "tools" / "trained.csv"
@@ -41,9 +41,9 @@ Values = dict[tuple[str, str, str, int], Row]
 
 def store(reports: dict[str, Path]) -> None:
     """Take the rows of these runs' results.csv, rounded to five digits; other runs' rows stay."""
-    rows = [row for row in _read(NUMBERS) if row["run"] not in reports] if NUMBERS.exists() else []
+    rows = [row for row in read(NUMBERS) if row["run"] not in reports] if NUMBERS.exists() else []
     for run, report in reports.items():
-        for row in _read(report / "results.csv"):
+        for row in read(report / "results.csv"):
             if row["metric"] in METRICS and row["value"]:
                 numbers = {key: f"{float(row[key]):.5g}" for key in ("value", "low", "high")}
                 rows.append(row | numbers | {"run": run})
@@ -54,13 +54,13 @@ def store(reports: dict[str, Path]) -> None:
 
 
 def stored() -> Values:
-    return {(row["run"], row["metric"], row["solver"].replace("‡", ""), int(row["nfe"])): row for row in _read(NUMBERS)}
+    return {(row["run"], row["metric"], row["solver"].replace("‡", ""), int(row["nfe"])): row for row in read(NUMBERS)}
 
 
 def trainings() -> dict[tuple[str, int], list[Row]]:
     """Return what `runs.csv` has of each solver and number of calls, a row for each training."""
     found: dict[tuple[str, int], list[Row]] = {}
-    for row in _read(RUNS):
+    for row in read(RUNS):
         found.setdefault((row["solver"], int(row["nfe"])), []).append(row)
     return found
 
@@ -136,11 +136,6 @@ def page(text: str) -> str:
         text = replaced(text, begin("trained.py", f"{metric} of learned solvers"), "\n".join(together))
     text = replaced(text, begin("trained.py", "trainings of gs and gas"), validations(("gs", "gas")))
     return replaced(text, begin("trained.py", "trainings"), validations(SHIPPED))
-
-
-def _read(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> None:

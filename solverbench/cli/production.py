@@ -190,7 +190,7 @@ def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
     groups: dict[tuple[str, int], list[Task]] = {}
     for task in tasks:
         groups.setdefault((task.solver, task.nfe), []).append(task)
-    lines, missing = [], []
+    summaries, missing = [], []
     for (solver, nfe), group in groups.items():
         results = [task.result(teacher, out) for task in group]
         done = [result for result in results if result is not None]
@@ -200,7 +200,7 @@ def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
             if result is None
         ]
         best = training.best_of(done) if len(done) == len(group) else None
-        lines += [_summary(solver, nfe, result, best) for result in done]
+        summaries += [_summary(solver, nfe, result, best) for result in done]
         if best is not None:
             name = trained_files.file_name(solver, nfe)
             trained_files.save(best, place / name)
@@ -209,8 +209,8 @@ def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
                 chosen.job(teacher).folder(out) / "history.csv", place / "curves" / Path(name).with_suffix(".csv")
             )
     header = ("solver", "nfe", "seed", "kept", *RUN_COLUMNS, "seconds", "device")
-    kept = [dict(line) for line in _lines(place / "runs.csv") if (line["solver"], int(line["nfe"])) not in groups]
-    ordered: list[Mapping[str, object]] = sorted([*kept, *lines], key=_place)
+    kept = [dict(line) for line in lines(place / "runs.csv") if (line["solver"], int(line["nfe"])) not in groups]
+    ordered: list[Mapping[str, object]] = sorted([*kept, *summaries], key=_place)
     files.write_bytes(place / "runs.csv", files.csv_bytes(header, ordered))
     return missing
 
@@ -219,7 +219,8 @@ def _place(line: Mapping[str, object]) -> tuple[str, int, int]:
     return str(line["solver"]), int(str(line["nfe"])), int(str(line["seed"]))
 
 
-def _lines(path: Path) -> list[dict[str, str]]:
+def lines(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file; none if there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

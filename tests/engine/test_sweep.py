@@ -1,11 +1,10 @@
 """The sweep of benchmarks/sweep.py in small; the log of a whole one is benchmarks/sweep.log."""
 
-import importlib.util
 import math
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import alone
 import pytest
 
 import solverbench as sb
@@ -15,12 +14,7 @@ PLACE = Path(__file__).parents[2] / "benchmarks" / "sweep.py"
 
 @pytest.fixture(scope="module")
 def sweep() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sweep", PLACE)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["sweep"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return alone.load(PLACE)
 
 
 @pytest.mark.parametrize("schedule", ["EDM", "zero SNR", "iDDPM", "flow from 1", "flow, shift 3"])

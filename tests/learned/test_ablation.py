@@ -1,12 +1,11 @@
 """The ablation of benchmarks/ablation.py in small: it resumes, names failures, and its numbers are those of a run."""
 
 import csv
-import importlib.util
 import shutil
-import sys
 import types
 from pathlib import Path
 
+import alone
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,12 +52,7 @@ set = {{ {BRIEF}, discriminator_pretrain = 2 }}
 
 @pytest.fixture(scope="module")
 def ablation() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("ablation", FOLDER / "ablation.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["ablation"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return alone.load(FOLDER / "ablation.py")
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -1,10 +1,9 @@
 """benchmarks/two_samples.py in small: a solver that is plainly off is told from the teacher, the teacher isn't."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
+import alone
 import pytest
 import torch
 
@@ -13,10 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "two_samples.py"
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("two_samples", SCRIPT)
-    sys.modules["two_samples"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return alone.load(SCRIPT)
 
 
 def test_the_area_is_the_share_of_pairs_in_order(script):
